@@ -1,0 +1,193 @@
+"""The method contract: a sequence mixer, the state it carries, and what it declares of itself.
+
+A method is one file in `methods/` that ends in `METHOD = MethodSpec(...)`. Letters, everywhere:
+B batch, T tokens, D `d_model`, H heads, K head width, W window, S segment.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from lcbench.config import Config
+
+State = Any
+"""What decoding must keep: nested tuples of tensors (batch first), integers and None.
+
+Tensors are counted as the state's bytes; integers are positions. A state is a value: a call may
+share storage with the state it was given, but that state must stay usable, so that one prefix can be
+continued twice.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig(Config):
+    """Base of a method's configuration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """Where a method stands in the model: its width, its heads, its layer.
+
+    Raises:
+        ValueError: Heads that do not divide the width, or a size below one.
+    """
+
+    d_model: int
+    num_heads: int
+    layer: int = 0
+    num_layers: int = 1
+    causal: bool = True
+    train_context: int = 512
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "num_heads", "num_layers", "train_context"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.d_model % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide d_model {self.d_model}")
+        if not 0 <= self.layer < self.num_layers:
+            raise ValueError(f"layer must be in 0..{self.num_layers - 1}, got {self.layer}")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head, K = D / H."""
+        return self.d_model // self.num_heads
+
+
+class Method(nn.Module):
+    """A sequence mixer: `[B, T, D]` to `[B, T, D]`, one call for training, prefill and decoding.
+
+    The segment law: cutting a sequence anywhere and carrying the state gives what one call gives.
+    A method that breaks it says `segment_exact=False` in its spec.
+    """
+
+    def __init__(self, shape: ModelShape, config: MethodConfig) -> None:
+        super().__init__()
+        self.shape = shape
+        self.config = config
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State | None]:
+        """Mix the next T tokens.
+
+        Args:
+            x: `[B, T, D]` with T at least 1, in any floating dtype.
+            state: What the previous call returned; None at the start of a sequence.
+
+        Returns:
+            `[B, T, D]` in the dtype of x, and the state after these tokens (None if the method
+            does not stream).
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def penalty(self) -> Tensor | None:
+        """A scalar added to the training loss (a learned span's L1, an indexer's loss), or None."""
+        return None
+
+    def weights(self, x: Tensor) -> Tensor | None:
+        """Attention weights `[B, H, T, T]` where the method has such; for pictures, never for timing."""
+        return None
+
+
+class Paper(NamedTuple):
+    """Where a method comes from."""
+
+    title: str
+    year: int
+    arxiv: str
+    """arXiv identifier, such as `1706.03762`."""
+
+
+class Cost(NamedTuple):
+    """Exponents in T between 4k and 32k tokens at the default configuration."""
+
+    time: float
+    """Of one forward pass over T tokens."""
+    memory: float
+    """Of its peak bytes above the inputs."""
+    state: float
+    """Of the bytes decoding keeps; 0 where they stop growing."""
+
+
+def _relative(config: Any) -> int | None:
+    return 1
+
+
+def _unbounded(config: Any) -> int | None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSpec:
+    """What a method declares of itself; `lcbench check` verifies each claim.
+
+    Raises:
+        ValueError: No title, family or equation, or neither causal nor bidirectional.
+    """
+
+    build: Callable[[ModelShape, Any], Method]
+    config: type[MethodConfig]
+    title: str
+    family: str
+    """`full`, `local`, `sparse`, `recurrent-memory`, `constant-state`, ..."""
+    equation: str
+    """What a token reads, in one line of plain text."""
+    paper: Paper
+    cost: Cost
+    causal: bool = True
+    """Works where a token may see only itself and the past."""
+    bidirectional: bool = False
+    """Works where a token may see both sides."""
+    streams: bool = True
+    """Returns a state; without one, decode cells are `unsupported` rows."""
+    segment_exact: bool = True
+    """Keeps the segment law."""
+    shift_period: Callable[[Any], int | None] = _relative
+    """Shifting a sequence by this many tokens shifts its output: 1 for relative positions, a block
+    for block-anchored patterns, None for absolute positions."""
+    length_dependent: bool = False
+    """A token's output depends on how long the call is."""
+    reach: Callable[[Any], int | None] = _unbounded
+    """Distance to the farthest token one layer reads, or None where there is no such bound."""
+    requires: tuple[str, ...] = ()
+    """Optional packages it imports."""
+
+    def __post_init__(self) -> None:
+        for name in ("title", "family", "equation"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"a method's {name} is empty")
+        if not (self.causal or self.bidirectional):
+            raise ValueError("a method is causal, bidirectional or both")
+        if self.cost.time < 0 or self.cost.memory < 0 or self.cost.state < 0:
+            raise ValueError(f"cost exponents are not negative, got {tuple(self.cost)}")
+
+
+def state_tensors(state: State) -> Iterator[Tensor]:
+    """Every tensor of a state, depth first."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, tuple):
+        for part in state:  # pyright: ignore[reportUnknownVariableType]
+            yield from state_tensors(part)
+    elif state is not None and not isinstance(state, int):
+        raise TypeError(f"a state holds tensors, integers, None and tuples, got {type(state)}")
+
+
+def state_bytes(state: State) -> int:
+    """Bytes of the storage a state keeps alive: a narrow view of a long tensor counts as all of it."""
+    storages = {}
+    for tensor in state_tensors(state):
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
+def detach_state(state: State) -> State:
+    """The same state cut from the graph that made it."""
+    if isinstance(state, Tensor):
+        return state.detach()
+    if isinstance(state, tuple):
+        parts = [detach_state(part) for part in state]  # pyright: ignore[reportUnknownVariableType]
+        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+    return state

@@ -1,0 +1,120 @@
+"""The task contract: what draws inputs and targets, how they are scored, what scoring nothing looks like."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lcbench.config import Config, digest
+
+IGNORE = -100
+"""The target of a position that is not scored (torch's own `ignore_index`)."""
+
+Split = Literal["train", "validation", "test"]
+Metric = Literal["accuracy", "exact_match", "bits_per_byte"]
+IntArray = NDArray[np.int64]
+
+
+class Batch(NamedTuple):
+    """Examples of one context."""
+
+    inputs: IntArray
+    """`[B, T]` tokens in `[0, vocab_size)`."""
+    targets: IntArray
+    """`[B, T]`; at position t what the model should give there, `IGNORE` where nothing is asked."""
+    distances: IntArray | None = None
+    """`[B, T]` tokens between an answer and the evidence it needs; 0 where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig(Config):
+    """Base of a task's configuration."""
+
+
+class Task:
+    """A source of examples for one split. Everything random comes from the generator it is given."""
+
+    def __init__(self, config: Any, split: Split) -> None:
+        self.config = config
+        self.split: Split = split
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of distinct tokens, targets included."""
+        raise NotImplementedError(f"{type(self).__name__} does not define vocab_size")
+
+    def sample(self, rng: np.random.Generator, batch: int, context: int) -> Batch:
+        """Draw `batch` examples of exactly `context` tokens.
+
+        Raises:
+            ValueError: A context in which the task does not fit.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define sample")
+
+    def floor(self, context: int) -> float:
+        """Score of the best trivial solver at this context, in the task's metric."""
+        raise NotImplementedError(f"{type(self).__name__} does not define floor")
+
+    def data_hash(self) -> str | None:
+        """Hash of the real data the examples come from, or None for a synthetic task."""
+        return None
+
+    def render(self, token: int) -> str:
+        """One token as a person would read it."""
+        return str(token)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """What a task declares of itself.
+
+    Raises:
+        ValueError: An empty title or description, or a version below one.
+    """
+
+    build: Callable[[Any, Split], Task]
+    config: type[TaskConfig]
+    title: str
+    family: str
+    """`recall`, `copying`, `reasoning`, `text`, ..."""
+    version: int
+    """Goes up with every change that changes an example or a score."""
+    metric: Metric
+    ceiling: float
+    """The best possible score, or for a real task the score that would mean nothing is left."""
+    source: str
+    """The paper and section, or the corpus."""
+    floor_solver: str
+    """What the floor is: the trivial solver in words."""
+    real: bool = False
+    """Whether the examples come from a corpus."""
+    oracle: str = "vanilla"
+    """The method that must solve it for the task to be worth asking."""
+
+    def __post_init__(self) -> None:
+        for name in ("title", "family", "source", "floor_solver"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"a task's {name} is empty")
+        if self.version < 1:
+            raise ValueError(f"a task's version is at least 1, got {self.version}")
+
+
+def stream(scope: Mapping[str, Any], split: Split, step: int) -> np.random.Generator:
+    """The generator of one step of one split.
+
+    Args:
+        scope: What tells one stream from another: suite, task, config, context and seed. The method is
+            not in it, so every method sees the same examples.
+        split: Its name enters the hash, so that no two splits share a stream.
+        step: Number of the batch within the split.
+    """
+    text = json.dumps([dict(scope), split, step], sort_keys=True)
+    return np.random.default_rng(int(digest(text, 32), 16))
+
+
+def normalise(score: float, floor: float, ceiling: float) -> float:
+    """Put a score on the scale where the floor is 0 and the ceiling 1; it may fall outside."""
+    return (score - floor) / (ceiling - floor)
