@@ -1,0 +1,390 @@
+"""What two or more methods use unchanged: heads, positions, caches, and attention in linear memory.
+
+Letters: B batch, T new tokens, S keys, D width, H heads, K head width, W window. Wherever there are
+more keys than queries, the queries are the last T of the S positions.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from lcbench.method import ModelShape
+
+
+class Heads(nn.Module):
+    """The four projections of attention: D to H heads of K for queries, keys and values, and back.
+
+    Raises:
+        ValueError: Rotary positions with an odd head width.
+    """
+
+    def __init__(self, shape: ModelShape, *, rotary: bool = True) -> None:
+        super().__init__()
+        if rotary and shape.head_dim % 2:
+            raise ValueError(
+                f"rotary positions turn pairs: head_dim must be even, got {shape.head_dim} "
+                f"(d_model {shape.d_model} over num_heads {shape.num_heads})"
+            )
+        self.num_heads = shape.num_heads
+        self.rotary = rotary
+        self.q = nn.Linear(shape.d_model, shape.d_model, bias=False)
+        self.k = nn.Linear(shape.d_model, shape.d_model, bias=False)
+        self.v = nn.Linear(shape.d_model, shape.d_model, bias=False)
+        self.o = nn.Linear(shape.d_model, shape.d_model, bias=False)
+
+    def split(self, x: Tensor, position: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values `[B, H, T, K]` of x `[B, T, D]`, whose first token is at `position`."""
+        q, k, v = (split_heads(project(x), self.num_heads) for project in (self.q, self.k, self.v))
+        if self.rotary:
+            q, k = rotate(q, k, positions=torch.arange(position, position + x.size(1)))
+        return q, k, v
+
+    def merge(self, y: Tensor) -> Tensor:
+        """Join what the heads read, `[B, H, T, K]`, into `[B, T, D]`."""
+        return self.o(y.transpose(1, 2).flatten(2))
+
+
+def split_heads(y: Tensor, num_heads: int) -> Tensor:
+    """`[B, T, D]` seen as `[B, H, T, K]`."""
+    return y.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def rotate(*tensors: Tensor, positions: Tensor) -> list[Tensor]:
+    """Turn each pair of features `(i, i + K/2)` by an angle proportional to the token's position.
+
+    Source: Su et al. (2021), "RoFormer", arXiv:2104.09864, section 3.2, with base 10,000.
+
+    Args:
+        tensors: Queries and keys `[B, H, T, K]`, K even.
+        positions: `[T]` integers.
+    """
+    wide = torch.promote_types(tensors[0].dtype, torch.float32)
+    angles = _angles(positions, tensors[0].size(-1))
+    cos, sin = (part.to(tensors[0].device, wide) for part in (angles.cos(), angles.sin()))
+    turned: list[Tensor] = []
+    for tensor in tensors:
+        a, b = tensor.to(wide).chunk(2, dim=-1)
+        turned.append(torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(tensor.dtype))
+    return turned
+
+
+def sinusoids(positions: Tensor, width: int) -> Tensor:
+    """Sines, then cosines, of the positions at geometrically spaced frequencies: `[T, width]`, float64.
+
+    Source: Vaswani et al. (2017), arXiv:1706.03762, section 3.5; concatenated as in Transformer-XL.
+
+    Raises:
+        ValueError: An odd width.
+    """
+    if width % 2:
+        raise ValueError(f"sinusoidal positions come in pairs: width must be even, got {width}")
+    angles = _angles(positions, width)
+    return torch.cat((angles.sin(), angles.cos()), -1)
+
+
+def _angles(positions: Tensor, width: int) -> Tensor:
+    """Position times `10000^(-2i/width)`, `[T, width/2]`; float64, in which far positions stay exact."""
+    exponents = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device) / width
+    return positions.double()[:, None] * 10000.0**-exponents
+
+
+class WindowCache(NamedTuple):
+    """The last keys and values of a sequence, no more than a window needs."""
+
+    position: int
+    """Tokens seen so far."""
+    k: Tensor
+    """`[B, H, S, K]`."""
+    v: Tensor
+
+
+def extend_window(
+    cache: WindowCache | None, k: Tensor, v: Tensor, *, keep: int
+) -> tuple[Tensor, Tensor, WindowCache]:
+    """Put the cached keys and values before new ones `[B, H, T, K]`.
+
+    Returns:
+        All keys, all values, and a cache of the last `keep` of each that owns its storage.
+    """
+    position = k.size(2)
+    if cache is not None:
+        position += cache.position
+        k, v = torch.cat((cache.k, k), 2), torch.cat((cache.v, v), 2)
+    start = max(0, k.size(2) - keep)
+    return k, v, WindowCache(position, owned(k[:, :, start:]), owned(v[:, :, start:]))
+
+
+def owned(tensor: Tensor) -> Tensor:
+    """A contiguous copy: a view in a state would keep alive all of the tensor it looks into."""
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+class KVCache(NamedTuple):
+    """All keys and values of a sequence, in buffers with room to grow.
+
+    States that follow from one another share buffers: each reads only its own first `position` rows.
+    """
+
+    position: int
+    """Rows of `k` and `v` that belong to this state."""
+    k: Tensor
+    """`[B, H, capacity, K]`."""
+    v: Tensor
+    filled: Tensor
+    """`[B]`, on the CPU, shared like the buffers: rows written by whichever state went farthest."""
+
+
+def grow_cache(cache: KVCache | None, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, KVCache]:
+    """Append new keys and values `[B, H, T, K]` to all earlier ones.
+
+    Without gradients a row is written once, into spare room, not copied with every token. A state
+    that another one has already continued is copied first, so each state stays what it was.
+
+    Returns:
+        All keys, all values `[B, H, S, K]`, and the cache that holds them.
+    """
+    if cache is None:
+        return k, v, _full_cache(k, v)
+    length, total = cache.position, cache.position + k.size(2)
+    if torch.is_grad_enabled() and (k.requires_grad or cache.k.requires_grad):
+        k = torch.cat((cache.k[:, :, :length], k), 2)
+        v = torch.cat((cache.v[:, :, :length], v), 2)
+        return k, v, _full_cache(k, v)
+    if total > cache.k.size(2) or not bool((cache.filled == length).all()):
+        capacity = total + max(256, total // 8)
+        cache = cache._replace(
+            k=_with_room(cache.k[:, :, :length], capacity),
+            v=_with_room(cache.v[:, :, :length], capacity),
+            filled=torch.empty_like(cache.filled),
+        )
+    cache.k[:, :, length:total] = k
+    cache.v[:, :, length:total] = v
+    cache.filled.fill_(total)
+    return cache.k[:, :, :total], cache.v[:, :, :total], cache._replace(position=total)
+
+
+def _full_cache(k: Tensor, v: Tensor) -> KVCache:
+    return KVCache(k.size(2), k, v, torch.full((k.size(0),), k.size(2)))
+
+
+def _with_room(rows: Tensor, capacity: int) -> Tensor:
+    """A buffer of `capacity` rows that begins with `rows` `[B, H, S, K]`."""
+    batch, heads, length, width = rows.shape
+    buffer = rows.new_empty(batch, heads, capacity, width)
+    buffer[:, :, :length] = rows
+    return buffer
+
+
+def position_of(state: Any, *, causal: bool) -> int:
+    """The position of the next token.
+
+    Raises:
+        ValueError: A state where tokens see both sides: what came before cannot be told what follows.
+    """
+    if state is None:
+        return 0
+    if not causal:
+        raise ValueError(
+            "a bidirectional method cannot continue a state: give it the whole sequence"
+        )
+    return state.position
+
+
+class Block(NamedTuple):
+    """One step of a blockwise computation."""
+
+    rows: slice
+    """Rows of the output it fills."""
+    reads: tuple[slice, ...]
+    """Rows of each input it reads."""
+
+
+Core = Callable[..., Tensor]
+"""Takes a block and the rows it reads of each input; gives the rows it fills."""
+
+
+def blockwise(core: Core, blocks: Sequence[Block], *tensors: Tensor) -> Tensor:
+    """Compute an attention block by block, keeping nothing of a block but its output.
+
+    The backward pass computes each block again, so that memory grows with T where a block's does not.
+
+    Args:
+        core: Called as `core(block, *parts)`; differentiable, and a function of its parts alone.
+        blocks: Their rows cover the output exactly once.
+        tensors: Inputs `[N, T, ...]`; the first, the queries, has the shape of the output.
+    """
+    if len(blocks) == 1:
+        return core(blocks[0], *_parts(blocks[0], tensors))
+    return _Blockwise.apply(core, blocks, *tensors)  # pyright: ignore[reportReturnType]
+
+
+def _parts(block: Block, tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor[:, rows] for tensor, rows in zip(tensors, block.reads, strict=True)]
+
+
+class _Blockwise(torch.autograd.Function):
+    """`blockwise` with a backward that adds each block's gradients in place."""
+
+    @staticmethod
+    def forward(ctx: Any, core: Core, blocks: Sequence[Block], *tensors: Tensor) -> Tensor:
+        ctx.core, ctx.blocks = core, blocks
+        ctx.save_for_backward(*tensors)
+        out = torch.empty_like(tensors[0])
+        with torch.autocast(out.device.type, enabled=False):
+            for block in blocks:
+                out[:, block.rows] = core(block, *_parts(block, tensors))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        tensors: tuple[Tensor, ...] = ctx.saved_tensors
+        # A key is read by many blocks: bfloat16 sums over them would lose the small ones.
+        totals = [
+            torch.zeros_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
+            for tensor in tensors
+        ]
+        with torch.autocast(grads[0].device.type, enabled=False), torch.enable_grad():
+            for block in ctx.blocks:
+                parts = [part.detach().requires_grad_() for part in _parts(block, tensors)]
+                out = ctx.core(block, *parts)
+                added = torch.autograd.grad(out, parts, grads[0][:, block.rows])
+                for total, rows, grad in zip(totals, block.reads, added, strict=True):
+                    total[:, rows] += grad
+        totals = [total.to(tensor.dtype) for total, tensor in zip(totals, tensors, strict=True)]
+        return None, None, *totals
+
+
+def block_size(batch: int, keys: int) -> int:
+    """Queries a block should have, so that its scores with `keys` + as many keys stay in the cache.
+
+    Args:
+        batch: Sequences times heads.
+        keys: Keys a query sees beyond its own block.
+    """
+    fitting = (size for size in (128, 64) if batch * size * (size + keys) <= 3 * 2**17)
+    return next(fitting, 32)
+
+
+def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Softmax attention of q `[N, T, K]` over k, v `[N, S, K]` with an additive mask `[T, S]`."""
+    scores = torch.baddbmm(mask, q, k.mT, alpha=1 / math.sqrt(q.size(-1)))
+    return torch.softmax(scores, -1) @ v
+
+
+def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask to add to scores: 0 where `visible`, else minus infinity."""
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
+        ~visible, -math.inf
+    )
+
+
+def full_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = True) -> Tensor:
+    """Softmax attention of queries `[B, H, T, K]` over all keys, or over those not after the query.
+
+    Args:
+        q: `[B, H, T, K]`.
+        k: `[B, H, S, K]` with S at least T.
+        v: `[B, H, S, K]`.
+        causal: Whether a query sees only itself and what came before it.
+    """
+    num_queries, num_keys = q.size(2), k.size(2)
+    if num_queries == num_keys or num_queries == 1 or not causal:
+        is_causal = causal and num_queries > 1
+        return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+    offset = num_keys - num_queries
+
+    def core(block: Block, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        visible = torch.ones(q.size(1), k.size(1), dtype=torch.bool, device=q.device)
+        return fused_attention(q, k, v, visible.tril(offset + block.rows.start))
+
+    # torch's is_causal counts from the first key, which is wrong after a cache.
+    blocks = [
+        Block(rows, (rows, slice(0, offset + rows.stop), slice(0, offset + rows.stop)))
+        for rows in row_blocks(num_queries, 128)
+    ]
+    out = blockwise(core, blocks, *(part.flatten(0, 1) for part in (q, k, v)))
+    return out.view_as(q)
+
+
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
+    """Softmax attention of q `[N, T, K]` where `visible` `[T, S]`, without holding the scores."""
+    parts = (part.unsqueeze(1) for part in (q, k, v))
+    return F.scaled_dot_product_attention(*parts, attn_mask=visible).squeeze(1)
+
+
+def row_blocks(length: int, size: int) -> list[slice]:
+    """Cut `length` rows into blocks of `size`; the last may be shorter."""
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def banded_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, window: int, causal: bool = True
+) -> Tensor:
+    """Softmax attention within a band: O(T W) work and O(T) memory.
+
+    Args:
+        q: `[B, H, T, K]`.
+        k: `[B, H, S, K]` with S at least T, and S = T where not causal.
+        v: `[B, H, S, K]`.
+        window: W. A causal query sees W keys, itself and those before it; else it sees the keys
+            less than W away on both sides.
+        causal: Whether a query sees only itself and what came before it.
+    """
+    if k.size(2) <= window:
+        return full_attention(q, k, v, causal=causal)
+    left, right = window - 1, 0 if causal else window - 1
+    if q.device.type == "cpu":
+        return _banded_in_blocks(q, k, v, left, right)
+    return _banded_in_one_call(q, k, v, left, right)
+
+
+def _banded_in_blocks(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) -> Tensor:
+    """A loop over blocks of queries, whose scores stay in the processor's cache."""
+    batch, heads, num_queries, _ = q.shape
+    num_keys = k.size(2)
+    offset = num_keys - num_queries
+    size = block_size(batch * heads, left + right)
+    ahead = torch.arange(size + left + right, device=q.device) - torch.arange(size)[:, None]
+    band = additive((ahead >= 0) & (ahead <= left + right), q.dtype)
+    blocks: list[Block] = []
+    for rows in row_blocks(num_queries, size):
+        keys = slice(max(0, offset + rows.start - left), min(num_keys, offset + rows.stop + right))
+        blocks.append(Block(rows, (rows, keys, keys)))
+
+    def core(block: Block, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        first = block.reads[1].start - (offset + block.rows.start - left)
+        return masked_attention(q, k, v, band[: q.size(1), first : first + k.size(1)])
+
+    return blockwise(core, blocks, *(part.flatten(0, 1) for part in (q, k, v))).view_as(q)
+
+
+def _banded_in_one_call(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) -> Tensor:
+    """One fused attention over overlapping blocks of keys: few launches, for an accelerator."""
+    num_queries, num_keys = q.size(2), k.size(2)
+    size = max(64, left + 1)
+    count = -(-num_queries // size)
+    reads = size + left + right
+    first = (
+        num_keys - num_queries - left
+    )  # of the keys block 0 reads; below 0 where it reads padding
+    last = first + (count - 1) * size + reads
+    q_blocks = F.pad(q, (0, 0, 0, count * size - num_queries)).flatten(0, 1)
+    q_blocks = q_blocks.unflatten(1, (count, size))
+    k_blocks, v_blocks = (
+        F.pad(part, (0, 0, -first, last - num_keys)).flatten(0, 1).unfold(1, reads, size).mT
+        for part in (k, v)
+    )
+    row = torch.arange(size, device=q.device)[:, None]
+    column = torch.arange(reads, device=q.device)
+    key = first + torch.arange(count, device=q.device)[:, None, None] * size + column
+    in_band = (column >= row) & (column <= row + left + right)
+    # A padded query must see something, here itself, or its empty softmax would spoil gradients.
+    visible = in_band & (((key >= 0) & (key < num_keys)) | (column == row + left))
+    out = F.scaled_dot_product_attention(q_blocks, k_blocks, v_blocks, attn_mask=visible)
+    return out.flatten(1, 2)[:, :num_queries].view_as(q)

@@ -1,0 +1,93 @@
+"""Real text on every machine: the running interpreter's standard library, split by file."""
+
+import functools
+import hashlib
+import os
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from lcbench.task import Split
+
+# What a person installed or a build wrote down differs from machine to machine under one version.
+_SKIPPED_FOLDERS = ("site-packages", "dist-packages", "__pycache__", "config-")
+_SKIPPED_FILES = ("_sysconfigdata", "sitecustomize.py", "usercustomize.py")
+
+
+class Document(NamedTuple):
+    """One source file."""
+
+    path: str
+    """Relative to the corpus, with forward slashes."""
+    text: bytes
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents in the order of their paths."""
+
+    documents: tuple[Document, ...]
+    data_hash: str
+    """SHA-256 over every path and content."""
+
+    def split(self, split: Split) -> tuple[Document, ...]:
+        """A tenth of the documents for test, a tenth for validation, the rest for training."""
+        return tuple(document for document in self.documents if split_of(document.path) == split)
+
+
+def split_of(path: str) -> Split:
+    """The split a document belongs to: its path alone decides, whatever else the corpus holds."""
+    bucket = int(hashlib.sha256(path.encode()).hexdigest(), 16) % 10
+    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+
+
+def load_corpus() -> Corpus:
+    """The running interpreter's standard library, read once a process.
+
+    Raises:
+        FileNotFoundError: The interpreter came without the source of its library.
+    """
+    return read_corpus(Path(sysconfig.get_paths()["stdlib"]))
+
+
+@functools.cache
+def read_corpus(folder: Path) -> Corpus:
+    """Read every Python file under a folder, but for installed packages and build records.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    documents = tuple(_read_documents(folder))
+    if not documents:
+        raise FileNotFoundError(
+            f"no Python source under {folder}: this interpreter ships its standard library frozen, "
+            "zipped or compiled only; run lcbench with one that keeps the .py files (python.org, "
+            "uv, conda, a Linux distribution), or leave out the tasks on real text"
+        )
+    sha = hashlib.sha256()
+    for path, text in documents:
+        sha.update(f"{path}\0{len(text)}\0".encode())
+        sha.update(text)
+    return Corpus(documents, sha.hexdigest())
+
+
+def _read_documents(folder: Path) -> Iterator[Document]:
+    """Files that can be read and are not empty, in the order of their paths."""
+    for path in sorted(_source_paths(folder)):
+        try:
+            text = (folder / path).read_bytes()
+        except OSError:
+            continue
+        if text:
+            yield Document(path, text)
+
+
+def _source_paths(folder: Path) -> Iterator[str]:
+    # Walked by hand because rglob would descend into site-packages, often ten times the library.
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(_SKIPPED_FOLDERS)]
+        for name in files:
+            if name.endswith(".py") and not name.startswith(_SKIPPED_FILES):
+                yield (Path(where) / name).relative_to(folder).as_posix()

@@ -1,0 +1,111 @@
+"""What machine this is: the device, its versions, the commit. Never a host name, a user or a path."""
+
+import os
+import platform
+import shutil
+import subprocess
+from typing import Any, Literal
+
+import psutil
+import torch
+
+from lcbench import __version__
+from lcbench.config import UsageError, digest
+from lcbench.paths import checkout
+
+DeviceKind = Literal["cpu", "cuda", "mps"]
+
+
+
+def available_devices() -> list[DeviceKind]:
+    """Kinds of device torch can use here, the fastest first."""
+    kinds: list[DeviceKind] = []
+    if torch.cuda.is_available():
+        kinds.append("cuda")
+    if torch.backends.mps.is_available():
+        kinds.append("mps")
+    return [*kinds, "cpu"]
+
+
+def pick_device(wanted: str | None) -> DeviceKind:
+    """The device to run on: the one asked for, else the fastest there is.
+
+    Raises:
+        UsageError: A device this machine or this torch does not have.
+    """
+    present = available_devices()
+    if wanted is None:
+        return present[0]
+    for kind in present:
+        if wanted == kind:
+            return kind
+    if wanted in ("cuda", "mps"):
+        reason = f"torch {torch.__version__} sees no {wanted} device"
+        if wanted == "cuda" and torch.version.cuda is None:
+            reason = f"torch {torch.__version__} was built without CUDA"
+        raise UsageError(f"{reason}; here there is: {', '.join(present)}")
+    raise UsageError(f"no device {wanted!r}; there are cuda, mps and cpu")
+
+
+def usable_cores() -> int:
+    """Processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def read_environment(device_kind: DeviceKind, *, huge_pages: bool) -> dict[str, Any]:
+    """The environment columns of every row measured here."""
+    columns: dict[str, Any] = {
+        "device_kind": device_kind,
+        "device": cpu_name(),
+        "device_bytes": psutil.virtual_memory().total,
+        "cpu": cpu_name(),
+        "threads": usable_cores(),
+        "ram_bytes": psutil.virtual_memory().total,
+        "os": f"{platform.system()} {platform.release().partition('-')[0]}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": None,
+        "huge_pages": huge_pages,
+    }
+    if device_kind == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        columns["device"] = properties.name
+        columns["device_bytes"] = properties.total_memory
+        columns["cuda"] = torch.version.cuda
+    elif device_kind == "mps":
+        columns["device"] = "Apple MPS"
+    columns["env_id"] = digest(repr(sorted(columns.items())), 12)
+    return columns
+
+
+def read_provenance() -> dict[str, Any]:
+    """The columns that say which code measured: version, commit, and whether it had local changes."""
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--", "lcbench", "methods", "suites")
+    return {
+        "lcbench_version": __version__,
+        "commit": commit,
+        "dirty": None if commit is None else bool(changes),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name."""
+    if platform.system() == "Linux":
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 -- not a file on disk
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git(*arguments: str) -> str | None:
+    root = checkout()
+    if root is None or not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else None

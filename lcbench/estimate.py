@@ -1,0 +1,58 @@
+"""What a plan will take: seconds and bytes of a cell, before anything was measured.
+
+Rough by design: operations counted for dense attention, over a rate that such small models were seen to
+reach. A run corrects the rate by what its finished cells took.
+"""
+
+from lcbench.suite import Cell, read_cost_recipe, read_quality_recipe
+
+OPERATIONS_PER_S = {"cpu": 12e9, "mps": 500e9, "cuda": 20e12}
+"""Of one CPU core; of a whole GPU."""
+SETUP_S = 0.4
+"""Starting a cell's process and loading its task."""
+FLOAT_BYTES = 4
+KEPT_PER_TOKEN = 16
+"""Activations of width D that training keeps, per layer and token."""
+
+
+def estimate_seconds(cell: Cell) -> float:
+    """Seconds a cell will take on one core, or on one GPU."""
+    work = _quality_work(cell) if cell.kind == "quality" else _cost_work(cell)
+    seconds = SETUP_S + work / OPERATIONS_PER_S[cell.device_kind]
+    return seconds if cell.kind == "quality" else seconds + read_cost_recipe(cell).seconds
+
+
+def estimate_bytes(cell: Cell) -> int:
+    """Peak bytes a cell will hold, its activations above all."""
+    if cell.kind == "quality":
+        model, plan = read_quality_recipe(cell)
+        tokens = plan.batch * plan.train_context
+        return tokens * model.d_model * model.num_layers * KEPT_PER_TOKEN * FLOAT_BYTES
+    plan = read_cost_recipe(cell)
+    return plan.batch * plan.contexts[0] * plan.d_model * KEPT_PER_TOKEN * FLOAT_BYTES
+
+
+def _token_work(d_model: int, layers: int, mlp_ratio: int, context: int) -> float:
+    """Multiply-adds, doubled, of a forward pass over one token."""
+    weights = layers * (4 + 3 * mlp_ratio) * d_model**2
+    attention = layers * d_model * context
+    return 2.0 * (weights + attention)
+
+
+def _quality_work(cell: Cell) -> float:
+    model, plan = read_quality_recipe(cell)
+
+    def forward(context: int) -> float:
+        return _token_work(model.d_model, model.num_layers, model.mlp_ratio, context)
+
+    tokens = plan.steps * plan.batch * plan.train_context * len(plan.learning_rates)
+    scoring = sum(c * plan.test_examples(c) * forward(c) for c in plan.contexts)
+    return 3 * tokens * forward(plan.train_context) + scoring
+
+
+def _cost_work(cell: Cell) -> float:
+    plan = read_cost_recipe(cell)
+    context = plan.contexts[0]
+    passes = {"prefill": 1, "train_step": 3}.get(cell.kind, 1)
+    calls = 12 if cell.kind != "decode" else 1
+    return calls * passes * context * plan.batch * _token_work(plan.d_model, 1, 0, context)

@@ -1,0 +1,286 @@
+"""A call in a child process the parent can kill, and the parent's verdict on it.
+
+Children come from a fork server that has torch loaded, so isolation costs milliseconds. A child leads
+a process group of its own, writes nothing to the terminal, ends when its parent does, and answers in
+JSON: nothing it sends is ever unpickled.
+"""
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing import connection, get_all_start_methods, get_context
+from multiprocessing.connection import Connection
+from time import monotonic
+from typing import Any, Literal, NamedTuple
+
+import psutil
+
+from lcbench.config import UsageError
+
+Status = Literal["ok", "oom", "timeout", "crashed", "error", "unsupported", "invalid", "usage"]
+Send = Callable[[str, Any], None]
+"""How a child tells its parent something while it works: a topic and a JSON value."""
+Target = Callable[..., Any]
+"""A module-level function; called with its arguments and a `Send`."""
+
+HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+"""Torch's switch for huge pages on Linux CPUs: without it memory-heavy methods slow down at random."""
+PRELOAD = "lcbench.cells"
+ENDING_S = 5.0
+"""How long a child that has answered may take to end."""
+LEAST_FREE_SHARE = 0.03
+"""Share of the machine's memory below which a child is stopped before the kernel picks a victim."""
+_START = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
+
+
+class Verdict(NamedTuple):
+    """How a call in a child ended."""
+
+    status: Status
+    value: Any
+    """What it returned, if ok."""
+    stage: str | None
+    """The last stage it told of."""
+    error: str | None
+    """Type and first line, without paths."""
+    details: str | None
+    """The traceback, for a log on this machine only."""
+    exit_signal: str | None
+    wall_s: float
+
+
+class Child:
+    """One call under way.
+
+    Args:
+        target: A module-level function.
+        args: Its arguments.
+        timeout_s: Longest it may take before it is killed.
+    """
+
+    def __init__(self, target: Target, args: tuple[Any, ...], *, timeout_s: float) -> None:
+        context = get_context(_START)
+        if _START == "forkserver":
+            context.set_forkserver_preload([PRELOAD])
+        self._answers, answers = context.Pipe(duplex=False)
+        lifeline, self._lifeline = context.Pipe(duplex=False)
+        # Torch reads the switch once, when the fork server loads it.
+        os.environ.setdefault(HUGE_PAGES, "1")
+        self._process = context.Process(
+            target=_serve, args=(answers, lifeline, target, args), daemon=False
+        )
+        self._began = monotonic()
+        self._timeout_s = timeout_s
+        self._process.start()
+        answers.close()
+        lifeline.close()
+        self._stage: str | None = None
+        self._last: tuple[str, Any] | None = None
+        self._stopped: tuple[Status, str] | None = None
+        self._open = True
+
+    @property
+    def waitables(self) -> list[Any]:
+        """What `multiprocessing.connection.wait` can wait on for news."""
+        return [self._answers, self._process.sentinel] if self._open else [self._process.sentinel]
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since it was started."""
+        return monotonic() - self._began
+
+    def poll(self) -> list[tuple[str, Any]]:
+        """News since the last poll, as topics and values; also applies the clock and memory limits."""
+        news: list[tuple[str, Any]] = []
+        while self._open and self._answers.poll():
+            try:
+                topic, value = json.loads(self._answers.recv_bytes(), object_hook=_decode)
+            except (EOFError, OSError):
+                self._open = False
+                break
+            except (ValueError, TypeError):
+                self.stop("crashed", "the process sent something that is not an answer")
+                break
+            if topic in ("done", "failed"):
+                self._last = (topic, value)
+            else:
+                self._stage = value if topic == "stage" else self._stage
+                news.append((topic, value))
+        if self._last is None and self._stopped is None:
+            self._apply_limits()
+        return news
+
+    def _apply_limits(self) -> None:
+        if self.elapsed_s > self._timeout_s:
+            self.stop("timeout", f"stopped after {self._timeout_s:g} s")
+            return
+        memory = psutil.virtual_memory()
+        if memory.available < LEAST_FREE_SHARE * memory.total:
+            held = _held_bytes(self._process.pid)
+            if held > memory.total / 4:
+                gib = held / 2**30
+                self.stop("oom", f"stopped at {gib:.1f} GiB: the machine ran out of memory")
+
+    def verdict(self) -> Verdict | None:
+        """How it ended, or None while it has not; call after `poll`."""
+        if self._last is None and self._stopped is None and self._process.is_alive():
+            return None
+        wall_s = self.elapsed_s
+        if self._last is not None and self._stopped is None:
+            self._process.join(ENDING_S)
+        self._end()
+        if self._stopped is None and self._last is None:
+            self.poll()  # an answer sent just before the end is still in the pipe
+        return self._judge(wall_s)
+
+    def _judge(self, wall_s: float) -> Verdict:
+        if self._stopped is not None:
+            status, error = self._stopped
+            return Verdict(status, None, self._stage, error, None, None, wall_s)
+        if self._last is None:
+            name = _signal_name(self._process.exitcode)
+            ending = f"killed by {name}" if name else f"exited with {self._process.exitcode}"
+            error = f"the process was {ending}" if name else f"the process {ending}"
+            return Verdict(
+                "crashed", None, self._stage, f"{error} and gave no result", None, name, wall_s
+            )
+        topic, value = self._last
+        if topic == "done":
+            return Verdict("ok", value, self._stage, None, None, None, wall_s)
+        return Verdict(
+            value["status"], None, self._stage, value["error"], value["details"], None, wall_s
+        )
+
+    def stop(self, status: Status, error: str) -> None:
+        """Kill it and give it this verdict."""
+        self._stopped = (status, error)
+        self._end()
+
+    def _end(self) -> None:
+        if self._process.pid is not None:
+            _kill_group(self._process.pid)
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._lifeline.close()
+
+
+def call(target: Target, *args: Any, timeout_s: float = 120.0) -> Verdict:
+    """Call a function in a child and wait for the verdict.
+
+    Raises:
+        UsageError: The function raised one.
+    """
+    child = Child(target, args, timeout_s=timeout_s)
+    try:
+        while True:
+            connection.wait(child.waitables, timeout=0.5)
+            child.poll()
+            verdict = child.verdict()
+            if verdict is not None:
+                break
+    except BaseException:
+        child.stop("crashed", "interrupted")
+        raise
+    if verdict.status == "usage":
+        raise UsageError(verdict.error or "")
+    return verdict
+
+
+def scrub(text: str) -> str:
+    """Text without folders: a path keeps its last part only."""
+    return re.sub(r"(?:(?<=[\s'\"(=])|^)(?:[A-Za-z]:)?(?:[\\/][^\s\\/:'\"()]+)*[\\/]", "", text)[:500]
+
+
+def _serve(answers: Connection, lifeline: Connection, target: Target, args: tuple[Any, ...]) -> None:
+    """What a child does, from its first instruction to its last."""
+    if hasattr(os, "setsid"):
+        os.setsid()
+    quiet = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(quiet, stream)
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+    lock = threading.Lock()
+
+    def send(topic: str, value: Any) -> None:
+        with lock:
+            answers.send_bytes(json.dumps([topic, value], default=_encode).encode())
+
+    try:
+        send("done", target(*args, send))
+    except BaseException as error:  # noqa: BLE001 -- whatever it is, the parent must hear of it
+        send("failed", _failure(error))
+
+
+def _end_with_parent(lifeline: Connection) -> None:
+    try:
+        lifeline.recv_bytes()
+    except (EOFError, OSError):
+        _kill_group(os.getpid())
+        os._exit(1)
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    text = scrub(str(error).strip().partition("\n")[0])
+    status: Status = _status_of(error)
+    plain = status in ("usage", "unsupported", "invalid")
+    return {
+        "status": status,
+        "error": text if plain else f"{type(error).__name__}: {text}",
+        "details": traceback.format_exc(),
+    }
+
+
+def _status_of(error: BaseException) -> Status:
+    import torch
+
+    if isinstance(error, UsageError):
+        return "usage"
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return "oom"
+    if "can't allocate memory" in str(error):
+        return "oom"
+    return getattr(type(error), "status", "error")
+
+
+def _encode(value: object) -> object:
+    if isinstance(value, bytes):
+        return {"__bytes__": value.hex()}
+    raise TypeError(f"{type(value).__name__} cannot be sent")
+
+
+def _decode(value: dict[str, Any]) -> Any:
+    return bytes.fromhex(value["__bytes__"]) if value.keys() == {"__bytes__"} else value
+
+
+def _kill_group(pid: int) -> None:
+    if not hasattr(os, "killpg"):
+        return
+    try:
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _held_bytes(pid: int | None) -> int:
+    try:
+        root = psutil.Process(pid)
+        return sum(p.memory_info().rss for p in [root, *root.children(recursive=True)])
+    except psutil.Error:
+        return 0
+
+
+def _signal_name(exitcode: int | None) -> str | None:
+    if exitcode is None or exitcode >= 0:
+        return None
+    try:
+        return signal.Signals(-exitcode).name
+    except ValueError:
+        return f"signal {-exitcode}"

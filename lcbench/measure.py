@@ -1,0 +1,154 @@
+"""Clock, repeats, peak memory: what one call costs on this device.
+
+Time: two workloads in alternation (A B B A), so that a drift of the machine's speed hits both; fresh
+inputs for every call; warm-up until two calls in a row agree; medians. CUDA is timed with its own events.
+Memory: the peak of what is allocated above what stood before the call, from CUDA's allocator or, on
+CPU, from the profiler's record of every allocation: exact and repeatable, where the resident set is
+neither.
+"""
+
+from collections.abc import Callable
+from time import monotonic, perf_counter_ns
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+MOST_REPEATS = 200
+FEWEST_ROUNDS = 2
+"""Rounds of A B B A below which no median is given."""
+WARM_UP_CALLS = 5
+WARM_UP_AGREEMENT = 0.1
+
+
+class Workload(NamedTuple):
+    """Something to time: `call(prepare())`, of which only `call` is on the clock."""
+
+    prepare: Callable[[], Any]
+    call: Callable[[Any], object]
+
+
+class Timing(NamedTuple):
+    """Every repeat of one workload, in nanoseconds, and their summary."""
+
+    repeats_ns: list[int]
+    median_ms: float
+    iqr_ms: float
+
+    @classmethod
+    def of(cls, repeats_ns: list[int]) -> "Timing":
+        """Summarise repeats."""
+        low, middle, high = np.percentile(repeats_ns, [25, 50, 75]) / 1e6
+        return cls(repeats_ns, float(middle), float(high - low))
+
+
+def time_alternating(
+    first: Workload,
+    second: Workload | None,
+    device: torch.device,
+    *,
+    seconds: float,
+) -> tuple[Timing, Timing | None]:
+    """Time one workload, or two in alternation.
+
+    Args:
+        first: The workload in question.
+        second: The one to compare it with in the same breath, or None.
+        device: Where they run.
+        seconds: Go on until this much time is on the clock, but for at least `FEWEST_ROUNDS`
+            rounds and at most `MOST_REPEATS` repeats of each.
+    """
+    workloads = [first] if second is None else [first, second]
+    for workload in workloads:
+        _warm_up(workload, device)
+    repeats: list[list[int]] = [[] for _ in workloads]
+    order = [0, 0] if second is None else [0, 1, 1, 0]
+    rounds = 0
+    while rounds < FEWEST_ROUNDS or sum(map(sum, repeats)) < seconds * 1e9:
+        for index in order:
+            repeats[index].append(_time_once(workloads[index], device))
+        rounds += 1
+        if len(repeats[0]) + 2 > MOST_REPEATS:
+            break
+    timings = [Timing.of(times) for times in repeats]
+    return timings[0], timings[1] if second is not None else None
+
+
+def _warm_up(workload: Workload, device: torch.device) -> None:
+    before = 0
+    for _ in range(WARM_UP_CALLS):
+        now = _time_once(workload, device)
+        if before and abs(now - before) <= WARM_UP_AGREEMENT * before:
+            return
+        before = now
+
+
+def _time_once(workload: Workload, device: torch.device) -> int:
+    inputs = workload.prepare()
+    if device.type == "cuda":
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize(device)
+        start.record()
+        result = workload.call(inputs)
+        end.record()
+        end.synchronize()
+        del result
+        return max(1, round(start.elapsed_time(end) * 1e6))
+    synchronize(device)
+    began = perf_counter_ns()
+    result = workload.call(inputs)
+    synchronize(device)
+    took = perf_counter_ns() - began
+    del result
+    return max(1, took)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for all work on the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+class Memory(NamedTuple):
+    """Peak bytes of one call above what stood before it, and the instrument that saw them."""
+
+    peak_bytes: int | None
+    source: str
+
+
+def measure_memory(workload: Workload, device: torch.device) -> Memory:
+    """Peak bytes allocated while one call runs, above what is allocated when it starts."""
+    inputs = workload.prepare()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        result = workload.call(inputs)
+        torch.cuda.synchronize(device)
+        del result
+        return Memory(torch.cuda.max_memory_allocated(device) - before, "cuda_allocator")
+    if device.type == "cpu":
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+            result = workload.call(inputs)
+        peak = _profiled_peak(record)
+        del result
+        return Memory(peak, "cpu_profiler")
+    return Memory(None, "none")
+
+
+def _profiled_peak(record: profile) -> int:
+    """The highest running sum of the allocations and releases a profile saw."""
+    results = record.profiler and record.profiler.kineto_results
+    assert results is not None
+    changes = [(e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]"]
+    changes.sort(key=lambda change: change[0])
+    running = np.cumsum([size for _, size in changes])
+    return max(0, int(running.max())) if len(running) else 0
+
+
+def seconds_since(began: float) -> float:
+    """Seconds of wall time since `monotonic()` gave `began`."""
+    return monotonic() - began

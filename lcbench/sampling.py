@@ -1,0 +1,56 @@
+"""What two or more synthetic tasks draw alike, for a whole batch at once."""
+
+import numpy as np
+
+from lcbench.task import IGNORE, Batch, IntArray
+
+
+def distinct(rng: np.random.Generator, batch: int, count: int, below: int) -> IntArray:
+    """Ordered draws without replacement from `range(below)`, row by row: `[batch, count]`.
+
+    Every arrangement is equally likely.
+
+    Raises:
+        ValueError: More draws than there are numbers.
+    """
+    if not 0 <= count <= below:
+        raise ValueError(f"cannot draw {count} distinct numbers below {below}")
+    if 2 * count > below:
+        return rng.permuted(np.tile(np.arange(below), (batch, 1)), axis=1)[:, :count]
+    drawn = rng.integers(below, size=(batch, count))
+    # Only repeats are drawn again, found without regard to which number it is. So renaming the
+    # numbers renames the outcome, and every arrangement of distinct numbers is equally likely.
+    rows, columns = _repeats(drawn)
+    while len(rows):
+        drawn[rows, columns] = rng.integers(below, size=len(rows))
+        touched = np.unique(rows)
+        within, columns = _repeats(drawn[touched])
+        rows = touched[within]
+    return drawn
+
+
+def ask(inputs: IntArray, queries: IntArray, answers: IntArray, evidence: IntArray) -> Batch:
+    """A batch that is scored at its queries alone.
+
+    Args:
+        inputs: `[B, T]` tokens.
+        queries: `[B, N]` positions at which an answer is wanted.
+        answers: `[B, N]` tokens wanted there.
+        evidence: `[B, N]` or `[N]`, the positions that tell them.
+    """
+    targets = np.full_like(inputs, IGNORE)
+    np.put_along_axis(targets, queries, answers, axis=1)
+    distances = np.zeros_like(inputs)
+    np.put_along_axis(distances, queries, queries - evidence, axis=1)
+    return Batch(inputs, targets, distances)
+
+
+def _repeats(drawn: IntArray) -> tuple[IntArray, IntArray]:
+    """Rows and columns of numbers that stand farther left in their row too."""
+    count = drawn.shape[1]
+    columns = np.arange(count, dtype=np.int64)
+    ordered: IntArray = np.multiply(drawn, count) + columns
+    ordered.sort(axis=1)
+    numbers = ordered // count
+    rows, places = np.nonzero(numbers[:, 1:] == numbers[:, :-1])
+    return rows, ordered[rows, places + 1] % count

@@ -1,0 +1,378 @@
+"""The row schema, and Parquet files of rows: validate, write, read, seal.
+
+A folder of results holds `cells/<cell_id>.parquet`, one finished cell each, and files sealed by
+`seal`, named by their content. Readers take a folder as it is: what cannot be read is told beside
+what can.
+"""
+
+# pyarrow has no type stubs.
+# pyright: reportUnknownParameterType=false
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, datetime
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lcbench.config import did_you_mean
+
+SCHEMA_VERSION = 1
+"""Goes up with every change after which an older reader would misread a row."""
+
+KINDS = ("quality", "train_step", "prefill", "decode")
+STATUSES = ("ok", "oom", "timeout", "crashed", "error", "unsupported", "invalid")
+STAGES = ("load", "build", "train", "evaluate", "measure", "weigh")
+
+CELL_KEY = ("cell_id", "kind", "context")
+"""What was measured: of several rows with one cell key, the newest counts."""
+ROW_KEY = (*CELL_KEY, "run_id")
+"""One measurement: a row that lies in a cell's file and in a sealed one is the same row."""
+
+Row = dict[str, object]
+"""One measurement of a cell: column names to Python values; what is absent was not measured."""
+
+_INT, _FLOAT, _TEXT, _BOOL = pa.int64(), pa.float64(), pa.string(), pa.bool_()
+_TIME, _BINARY = pa.timestamp("us", tz="UTC"), pa.binary()
+
+COLUMN_GROUPS: dict[str, dict[str, Any]] = {
+    "identity": {
+        "schema_version": _INT,
+        "run_id": _TEXT,
+        "cell_id": _TEXT,
+        "kind": _TEXT,
+        "suite": _TEXT,
+        "suite_version": _INT,
+        "task": _TEXT,
+        "task_version": _INT,
+        "task_config": _TEXT,
+        "method": _TEXT,
+        "config": _TEXT,
+        "recipe": _TEXT,
+        "train_context": _INT,
+        "context": _INT,
+        "batch": _INT,
+        "dtype": _TEXT,
+        "seed": _INT,
+    },
+    "outcome": {
+        "status": _TEXT,
+        "stage": _TEXT,
+        "error": _TEXT,
+        "exit_signal": _TEXT,
+        "wall_s": _FLOAT,
+    },
+    "quality": {
+        "metric": _TEXT,
+        "score": _FLOAT,
+        "floor": _FLOAT,
+        "ceiling": _FLOAT,
+        "score_se": _FLOAT,
+        "num_examples": _INT,
+        "score_by_distance": pa.list_(_FLOAT),
+        "count_by_distance": pa.list_(_INT),
+        "loss_nats": _FLOAT,
+        "learning_rate": _FLOAT,
+        "train_steps": _INT,
+        "train_tokens": _INT,
+        "correct_bits": _BINARY,
+    },
+    "speed": {
+        "tokens_per_s": _FLOAT,
+        "step_ms": _FLOAT,
+        "step_ms_iqr": _FLOAT,
+        "timings_ns": pa.list_(_INT),
+        "vanilla_step_ms": _FLOAT,
+        "vs_vanilla": _FLOAT,
+        "flops": _INT,
+        "warning": _TEXT,
+    },
+    "memory": {
+        "peak_bytes": _INT,
+        "state_bytes": _INT,
+        "num_params": _INT,
+        "memory_source": _TEXT,
+    },
+    "provenance": {
+        "method_hash": _TEXT,
+        "task_hash": _TEXT,
+        "data_hash": _TEXT,
+        "harness_hash": _TEXT,
+        "lcbench_version": _TEXT,
+        "commit": _TEXT,
+        "dirty": _BOOL,
+        "started_at": _TIME,
+        "submitter": _TEXT,
+    },
+    "environment": {
+        "env_id": _TEXT,
+        "device_kind": _TEXT,
+        "device": _TEXT,
+        "device_bytes": _INT,
+        "cpu": _TEXT,
+        "threads": _INT,
+        "ram_bytes": _INT,
+        "huge_pages": _BOOL,
+        "os": _TEXT,
+        "python": _TEXT,
+        "torch": _TEXT,
+        "cuda": _TEXT,
+    },
+}
+"""Every column and its type, by what it tells of.
+
+Bucket b of `score_by_distance` and `count_by_distance` holds the answers whose evidence lies
+[2^b, 2^(b+1)) tokens back; a score is null where none fell.
+"""
+
+REQUIRED = (
+    *("schema_version", *ROW_KEY, "suite", "suite_version", "method", "config"),
+    *("status", "started_at", "device_kind"),
+)
+"""Columns no row may lack."""
+REQUIRED_OF_QUALITY = ("task", "task_version", "task_config", "train_context", "seed")
+"""Columns no row of kind `quality` may lack: without them it belongs to no cell of a plan."""
+
+SCHEMA: pa.Schema = pa.schema(
+    pa.field(name, kind, nullable=name not in REQUIRED)
+    for group in COLUMN_GROUPS.values()
+    for name, kind in group.items()
+)
+"""The columns of every file of rows, in order."""
+
+_TYPES: dict[str, Any] = dict(zip(SCHEMA.names, SCHEMA.types, strict=True))
+_CHOICES = {"kind": KINDS, "status": STATUSES, "stage": STAGES}
+_PYTHON_TYPES: dict[Any, type] = {
+    _INT: Integral,
+    _FLOAT: Real,
+    _TEXT: str,
+    _BINARY: bytes,
+}
+
+
+class TableResult(NamedTuple):
+    """What a set of files holds."""
+
+    table: pa.Table
+    problems: list[tuple[Path, str]]
+    """Files that were left out, and why, in one line each."""
+
+
+class ReadResult(NamedTuple):
+    """What a set of files holds, for pandas."""
+
+    frame: pd.DataFrame
+    """Integers are `Int64` and truth values `boolean`, so that null stays null."""
+    problems: list[tuple[Path, str]]
+    """Files that were left out, and why, in one line each."""
+
+
+def to_table(rows: Iterable[Row]) -> pa.Table:
+    """Rows as a table of `SCHEMA`; columns a row lacks become null.
+
+    Raises:
+        ValueError: An unknown column, a value of the wrong type or outside its column's choices, a
+            required column that is null, or no rows at all.
+    """
+    listed = [{"schema_version": SCHEMA_VERSION, **row} for row in rows]
+    if not listed:
+        raise ValueError("no rows to write; a cell that measured nothing is a row with a status")
+    for row in listed:
+        _validate(row)
+    return pa.Table.from_pylist(listed, schema=SCHEMA)
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows to one Parquet file that is either whole or not there; makes its folder.
+
+    The same rows give the same bytes.
+
+    Raises:
+        ValueError: Rows that `to_table` refuses.
+        OSError: The disk is full or the folder cannot be written; nothing is left behind.
+    """
+    _write_atomically(path, _encode(to_table(rows)))
+
+
+def seal(rows: pa.Table | Iterable[Row], folder: Path, day: date) -> Path:
+    """Write the rows of a finished run to `<folder>/<day>-<digest>.parquet`.
+
+    The digest is that of the file's bytes and rows are put in order first, so the same rows sealed
+    twice, in any order, are one file.
+
+    Raises:
+        ValueError: Rows that `to_table` refuses.
+        OSError: The folder cannot be written; nothing is left behind.
+    """
+    table: Any = rows if isinstance(rows, pa.Table) else to_table(rows)
+    if table.schema != SCHEMA:
+        raise ValueError("a table to seal has the columns of SCHEMA, as read_table gives them")
+    order = ("method", "kind", "task", "cell_id", "context", "run_id")
+    table = table.sort_by([(name, "ascending") for name in order])
+    data = _encode(table.combine_chunks())
+    path = folder / f"{day:%Y-%m-%d}-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
+    # A file of this name with other bytes is a damaged copy of these rows: writing mends it.
+    if not (path.is_file() and path.read_bytes() == data):
+        _write_atomically(path, data)
+    return path
+
+
+def read_table(paths: Iterable[Path], columns: Sequence[str] | None = None) -> TableResult:
+    """Read every row under some files and folders, each row once.
+
+    Args:
+        paths: Files, and folders, searched to any depth; a folder that is not there is empty.
+        columns: The columns wanted, in the schema's order whatever theirs; None for all.
+
+    Raises:
+        ValueError: A column that is not in the schema.
+    """
+    _check_known(columns or ())
+    wanted = [name for name in SCHEMA.names if columns is None or name in columns]
+    needed = [name for name in SCHEMA.names if name in {*wanted, *ROW_KEY, "schema_version"}]
+    schema = pa.schema([SCHEMA.field(name) for name in needed])
+    tables: list[pa.Table] = []
+    problems: list[tuple[Path, str]] = []
+    for file in _parquet_files(paths):
+        try:
+            tables.append(_read_file(file, schema))
+        except (OSError, ValueError, pa.ArrowException) as error:
+            problems.append((file, _reason(error)))
+    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    if tables:
+        repeated = table.select(ROW_KEY).to_pandas().duplicated()
+        table = table.filter(pa.array(~repeated)) if repeated.any() else table
+    return TableResult(table.select(wanted), problems)
+
+
+def read_rows(paths: Iterable[Path], columns: Sequence[str] | None = None) -> ReadResult:
+    """Read every row under some files and folders, each row once, as a frame.
+
+    Takes and raises what `read_table` does; reading fewer columns takes less time and memory.
+    """
+    table, problems = read_table(paths, columns)
+    nullable = {_INT: pd.Int64Dtype(), _BOOL: pd.BooleanDtype()}
+    return ReadResult(table.to_pandas(types_mapper=nullable.get), problems)
+
+
+def latest(frame: pd.DataFrame, by: Sequence[str] = CELL_KEY) -> pd.DataFrame:
+    """Of the rows of each key the one newest by `started_at` (of equals the first), order kept."""
+    rows = frame[[*by, "started_at"]].reset_index(drop=True)
+    newest = rows.groupby(list(by), sort=False, dropna=False)["started_at"].idxmax()
+    return frame.iloc[np.sort(newest.to_numpy())]
+
+
+def finished_cells(folder: Path) -> dict[str, str]:
+    """The cells that have rows under a folder, and the status of each.
+
+    A cell's status is `ok` when all its newest rows are, else that of the first which is not.
+    """
+    frame = latest(read_rows([folder], [*ROW_KEY, "status", "started_at"]).frame)
+    failed_first = frame.assign(is_ok=frame["status"] == "ok").sort_values("is_ok", kind="stable")
+    first = failed_first.drop_duplicates("cell_id")
+    return dict(zip(first["cell_id"], first["status"], strict=True))
+
+
+def _validate(row: Row) -> None:
+    _check_known(row)
+    if row["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"schema_version is {SCHEMA_VERSION}, got {row['schema_version']!r}")
+    required = REQUIRED + (REQUIRED_OF_QUALITY if row.get("kind") == "quality" else ())
+    for name in required:
+        if row.get(name) is None:
+            raise ValueError(f"column {name!r} is null; a {row.get('kind')} row must have it")
+    for name, value in row.items():
+        if value is None:
+            continue
+        if not _fits(value, _TYPES[name]):
+            raise ValueError(f"column {name!r} takes {_TYPES[name]}, got {repr(value)[:200]}")
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise ValueError(
+                f"column {name!r} is one of {', '.join(_CHOICES[name])}, got {value!r}"
+            )
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a column's type; Arrow alone would take 1.5 for an integer."""
+    if pa.types.is_list(kind):
+        is_list = not isinstance(value, str | bytes) and isinstance(value, Iterable)
+        return is_list and all(item is None or _fits(item, kind.value_type) for item in value)
+    if kind == _BOOL or isinstance(value, bool):
+        return kind == _BOOL and isinstance(value, bool)
+    if kind == _INT:
+        return isinstance(value, Integral) and -(2**63) <= int(value) < 2**63
+    if kind == _TIME:
+        return isinstance(value, datetime) and value.tzinfo is not None
+    return isinstance(value, _PYTHON_TYPES[kind])
+
+
+def _encode(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue().to_pybytes()
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with unfinished.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _check_known(columns: Iterable[str]) -> None:
+    unknown = [name for name in columns if name not in _TYPES]
+    if unknown:
+        raise ValueError(f"unknown column {unknown[0]!r}; {did_you_mean(unknown[0], _TYPES)}")
+
+
+def _parquet_files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            found = path.rglob("*.parquet")
+            yield from sorted(file for file in found if not file.name.startswith("."))
+        elif path.exists() or path.suffix == ".parquet":
+            yield path
+
+
+def _read_file(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read the columns of `schema` from one file, if it is a file of rows of this version."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        found = file.schema_arrow
+        types = dict(zip(found.names, found.types, strict=True))
+        if types.get("schema_version") != _INT:
+            raise ValueError("not a file of lcbench rows: it has no schema_version")
+        differing = [name for name in {**types, **_TYPES} if types.get(name) != _TYPES.get(name)]
+        if len(types) < len(found):
+            raise ValueError("not a file of lcbench rows: its column names repeat")
+        readable = ["schema_version"] if differing else schema.names
+        table = file.read(readable, use_threads=file.metadata.num_rows > 10_000)
+    versions = table["schema_version"].unique().to_pylist()
+    if versions not in ([SCHEMA_VERSION], []):
+        raise ValueError(f"schema_version {versions}; this lcbench reads {SCHEMA_VERSION}")
+    if differing:
+        raise ValueError(f"its columns differ from the schema's: {', '.join(differing[:5])}")
+    for field in schema:
+        if not field.nullable and table[field.name].null_count:
+            raise ValueError(f"column {field.name!r} has nulls")
+    return table.select(schema.names).cast(schema)
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line; Arrow's own words for a system error would repeat the path."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,263 @@
+"""What a person sees in the terminal: a run's progress, its plan, the leaderboard.
+
+On a terminal one live display moves under the lines of finished cells; elsewhere there are the lines
+alone.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any, Self
+
+import pandas as pd
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from lcbench.estimate import estimate_bytes, estimate_seconds
+from lcbench.runner import Event, Setting, Tally
+from lcbench.suite import COST_KINDS, Cell
+
+KIND_NAMES = {"prefill": "prefill", "train_step": "train step", "decode": "decode"}
+
+
+def console() -> Console:
+    """Where everything is printed; wide enough for a table when it is not a terminal."""
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=160)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `8.2 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: float) -> str:
+    """Bytes with a binary unit and three digits."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
+
+
+def variant(method: str, config: str) -> str:
+    """A method with the config fields that differ from its defaults, if that can be told."""
+    return f"{method}:{config}" if config else method
+
+
+def score_text(row: Mapping[str, Any]) -> str:
+    """A row's score in its metric's unit."""
+    if row["metric"] == "bits_per_byte":
+        return f"{row['score']:.3f} bits/byte"
+    return f"{row['score']:.1%}"
+
+
+def floor_text(row: Mapping[str, Any]) -> str:
+    """What a trivial solver scores, beside a score."""
+    if row["metric"] == "bits_per_byte":
+        return f"unigram {row['floor']:.3f}"
+    return f"floor {row['floor']:.1%}"
+
+
+def outcome_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A finished cell in one line."""
+    first = rows[0]
+    if first["status"] != "ok":
+        stage = f" in {first['stage']}" if first.get("stage") else ""
+        return f"{first['status']}{stage}: {first.get('error') or 'no reason given'}"
+    if first["kind"] == "quality":
+        scores = ", ".join(f"{score_text(r)} at {r['context']:,}" for r in rows)
+        return f"{scores} ({floor_text(first)})"
+    text = f"{first['step_ms']:.4g} ms, {first['tokens_per_s']:,.0f} tokens/s"
+    if first["method"] != "vanilla":
+        text += f", {first['vs_vanilla']:.2f}× vanilla"
+    if first.get("peak_bytes") is not None:
+        text += f", peak {size(first['peak_bytes'])}"
+    return text
+
+
+class Progress:
+    """A run as it goes. Call it with each event; use it as a context manager.
+
+    Args:
+        cells: The plan.
+        finished: Cells that were finished before.
+        setting: What the run is measured on.
+        jobs: Quality cells at once.
+    """
+
+    def __init__(
+        self, cells: Sequence[Cell], finished: Mapping[str, str], setting: Setting, jobs: int
+    ) -> None:
+        self.console = console()
+        self.total = len(cells)
+        self.done = sum(cell.cell_id in finished for cell in cells)
+        self.jobs = jobs
+        self._left = {c.cell_id: _weight(c, jobs) for c in cells if c.cell_id not in finished}
+        self._planned = sum(self._left.values())
+        self._running: dict[str, tuple[Cell, float, str]] = {}
+        self._best: dict[str, tuple[float, str]] = {}
+        self._began = monotonic()
+        self._live = Live(
+            get_renderable=self._render, console=self.console, refresh_per_second=4, transient=True
+        )
+        self._begin(cells, finished, setting)
+
+    def _begin(
+        self, cells: Sequence[Cell], finished: Mapping[str, str], setting: Setting
+    ) -> None:
+        environment = setting.environment
+        methods = ", ".join(dict.fromkeys(cell.method for cell in cells))
+        device = f"{environment['device']} ({environment['device_kind']}, {environment['threads']} cores)"
+        self.console.print(f"Suite [bold]{cells[0].suite}[/] on {device}: {methods}")
+        if self.done:
+            failed = Counter(finished[c.cell_id] for c in cells if c.cell_id in finished)
+            failed = {s: n for s, n in failed.items() if s not in ("ok", "unsupported")}
+            self.console.print(f"{self.done} of {self.total} cells are already measured.")
+            if failed:
+                told = ", ".join(f"{n} {status}" for status, n in sorted(failed.items()))
+                self.console.print(
+                    f"Among them failed: {told}; --retry-failed measures those again."
+                )
+        for method, error in {c.method: c.load_error for c in cells if c.load_error}.items():
+            self.console.print(Text(f"{method} cannot be loaded and is left out: {error}", "red"))
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal and self._left:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event."""
+        key = event.cell.cell_id
+        if event.topic == "started":
+            self._running[key] = (event.cell, monotonic(), "")
+        elif event.topic == "finished":
+            self._finish(event.cell, event.value)
+        elif key in self._running:
+            cell, began, note = self._running[key]
+            if event.topic == "report":
+                v = event.value
+                note = (
+                    f"step {v['step']}/{v['steps']}, loss {v['loss']:.3f},"
+                    f" {v['tokens_per_s']:,.0f} tokens/s"
+                )
+            else:
+                note = str(event.value)
+            self._running[key] = (cell, began, note)
+
+    def _finish(self, cell: Cell, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._running.pop(cell.cell_id, None)
+        self._left.pop(cell.cell_id, None)
+        self.done += 1
+        if cell.kind == "quality" and rows[0]["status"] == "ok":
+            self._note_best(cell, rows[0])
+        width = len(str(self.total))
+        line = Text(f"[{self.done:{width}}/{self.total}] ", style="dim")
+        line.append(f"{cell.label:44}", style="default")
+        failed = rows[0]["status"] not in ("ok", "unsupported")
+        line.append(outcome_text(rows), style="red" if failed else "default")
+        line.append(f"  {duration(float(rows[0]['wall_s']))}", style="dim")
+        self.console.print(line, soft_wrap=True)
+
+    def _note_best(self, cell: Cell, row: Mapping[str, Any]) -> None:
+        share = (row["score"] - row["floor"]) / (row["ceiling"] - row["floor"])
+        if share > self._best.get(str(cell.task), (float("-inf"), ""))[0]:
+            text = f"{cell.task} {score_text(row)} {cell.method}"
+            self._best[str(cell.task)] = (share, text)
+
+    def _render(self) -> RenderableType:
+        now = monotonic()
+        elapsed = now - self._began
+        parts: list[RenderableType] = []
+        for cell, began, note in self._running.values():
+            parts.append(Text(f"  {cell.label:44}{now - began:5.0f} s  {note}", style="cyan"))
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=max(1, self.total), completed=self.done, width=32),
+            f"{self.done}/{self.total} cells",
+            f"{duration(elapsed)} elapsed",
+            f"about {duration(self._remaining(elapsed))} left",
+        )
+        parts.append(bar)
+        if self._best:
+            parts.append(Text("best: " + " · ".join(t for _, t in self._best.values()), "green"))
+        return Group(*parts)
+
+    def _remaining(self, elapsed: float) -> float:
+        """Seconds left: the estimate for what is left, corrected by how it held so far."""
+        left = sum(self._left.values())
+        under_way = sum(
+            min(_weight(cell, self.jobs) * 0.9, monotonic() - began)
+            for cell, began, _ in self._running.values()
+        )
+        finished = self._planned - left
+        if finished < 0.05 * self._planned:
+            return max(0.0, left - under_way)
+        return max(0.0, left * elapsed / (finished + under_way) - under_way)
+
+
+def _weight(cell: Cell, jobs: int) -> float:
+    seconds = estimate_seconds(cell)
+    return seconds / jobs if cell.kind == "quality" else seconds
+
+
+def show_plan(cells: Sequence[Cell], jobs: int, cores: int) -> None:
+    """Print what a run would do, and about what it would take."""
+    out = console()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("cell", "contexts", "time", "memory"):
+        table.add_column(title, justify="left" if title == "cell" else "right")
+    for cell in cells:
+        contexts = ", ".join(f"{c:,}" for c in cell.contexts)
+        table.add_row(
+            cell.label,
+            contexts,
+            f"~{duration(estimate_seconds(cell))}",
+            f"~{size(estimate_bytes(cell))}",
+        )
+    out.print(table)
+    total = sum(_weight(cell, jobs) for cell in cells)
+    out.print(
+        f"{len(cells)} cells, about {duration(total)} with {jobs} quality cells at once on"
+        f" {cores} cores. Estimates from operation counts; nothing was run."
+    )
+
+
+def say_interrupted(done: int, total: int, folder: Path) -> None:
+    """Say what Ctrl-C left."""
+    console().print(
+        f"\nStopped. {done} of {total} cells are kept in {folder}; what was under way is not."
+        "\nRun the same command again to go on."
+    )
+
+
+def show_results(
+    frame: pd.DataFrame, problems: Sequence[tuple[Path, str]], tally: Tally, folder: Path
+) -> None:
+    """Print the leaderboard of a run and what to do next."""
+    out = console()
+    show_leaderboard(frame, out)
+    show_problems(problems, out)
+    statuses = ", ".join(f"{n} {status}" for status, n in sorted(tally.statuses.items()))
+    told = f"Measured {tally.measured} cells ({statuses})" if tally.measured else "Nothing to measure"
+    out.print(f"\n{told}; {tally.kept} were there before. Results: {tally.sealed or folder}")
+    out.print("Next: [bold]lcbench app[/] opens them in a browser; [bold]lcbench leaderboard[/] prints them again.")
+
+
+def show_problems(problems: Sequence[tuple[Path, str]], out: Console) -> None:
+    """Name the files that could not be read."""
+    for path, reason in problems:
+        out.print(Text(f"{path} was left out: {reason}", style="yellow"))

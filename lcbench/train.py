@@ -1,0 +1,293 @@
+"""The loop: a model and a task to a trained model, and a trained model to scores.
+
+Recipe, the same for every method: AdamW, linear warm-up over a tenth of the steps, cosine to zero,
+gradients clipped to norm 1. The context may climb in stages over the first half (`TaskPlan.ramp`; Li et
+al. (2022), arXiv:2108.06084): recall circuits form at short contexts and carry over, which turns
+minutes into seconds.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lcbench.method import State
+from lcbench.model import Backbone
+from lcbench.suite import TaskPlan
+from lcbench.task import IGNORE, Batch, IntArray, Metric, Task, stream
+
+REPORT_EVERY_S = 0.5
+EVALUATION_TOKENS = 16_384
+"""Tokens of one forward call while scoring; longer contexts are read in chunks of this many."""
+
+
+class DivergedError(Exception):
+    """The training loss stopped being a finite number."""
+
+
+class Report(NamedTuple):
+    """How training stands."""
+
+    step: int
+    steps: int
+    loss: float
+    tokens_per_s: float
+
+
+class Evaluation(NamedTuple):
+    """Scores of one model at one context."""
+
+    score: float
+    score_se: float
+    loss_nats: float
+    num_examples: int
+    score_by_distance: list[float | None]
+    """Accuracy where the evidence lies `[2**b, 2**(b+1))` tokens back."""
+    count_by_distance: list[int]
+    correct_bits: bytes | None
+    """One bit an answer, in order, packed; None for a metric without right and wrong."""
+
+
+def context_at(plan: TaskPlan, step: int) -> int:
+    """Context of one training step: in the first half it doubles `ramp` times."""
+    halvings = math.ceil(plan.ramp * (1 - 2 * step / plan.steps))
+    return plan.train_context // 2 ** max(0, halvings)
+
+
+def learning_rate_at(peak: float, step: int, steps: int) -> float:
+    """Linear warm-up over the first tenth of the steps, then a cosine to zero."""
+    warm_up = max(1, steps // 10)
+    if step < warm_up:
+        return peak * (step + 1) / warm_up
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def train(
+    model: Backbone,
+    task: Task,
+    plan: TaskPlan,
+    scope: dict[str, Any],
+    *,
+    learning_rate: float,
+    dtype: torch.dtype,
+    report: Callable[[Report], None],
+) -> float:
+    """Train a model in place.
+
+    Args:
+        model: On the device to train on.
+        task: Of the train split.
+        plan: Steps, batch and contexts.
+        scope: Names the random stream, see `task.stream`.
+        learning_rate: Its peak.
+        dtype: float32, or bfloat16 for mixed precision.
+        report: Called now and then; reading the loss waits for the device, so not at each step.
+
+    Returns:
+        The mean loss of the last tenth of the steps, in nats.
+
+    Raises:
+        DivergedError: A loss that is not finite.
+    """
+    device = next(model.parameters()).device
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=learning_rate,
+        betas=(0.9, 0.95),
+        weight_decay=0.1,
+        fused=device.type in ("cpu", "cuda"),
+    )
+    model.train()
+    started = reported = monotonic()
+    tokens = 0
+    tail: list[Tensor] = []
+    for step, batch in enumerate(_batches(task, plan, scope)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(learning_rate, step, plan.steps)
+        loss = _step(model, optimizer, batch, device, dtype)
+        tokens += batch.inputs.size
+        if step >= plan.steps * 9 // 10:
+            tail.append(loss)
+        now = monotonic()
+        if now - reported > REPORT_EVERY_S or step + 1 == plan.steps:
+            reported = now
+            if not math.isfinite(loss.item()):
+                raise DivergedError(f"the training loss became {loss.item()} by step {step + 1}")
+            report(Report(step + 1, plan.steps, loss.item(), tokens / (now - started)))
+    return torch.stack(tail).mean().item()
+
+
+def _step(
+    model: Backbone,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    inputs, targets = to_device(batch.inputs, device), to_device(batch.targets, device)
+    optimizer.zero_grad()
+    with mixed_precision(device, dtype):
+        hidden, _ = model(inputs)
+        loss = F.cross_entropy(answers(model, hidden, targets), targets[targets != IGNORE])
+        penalty = model.penalty()
+    (loss if penalty is None else loss + penalty).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.detach()
+
+
+def mixed_precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Autocast to bfloat16 where that is asked for; weights stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def answers(model: Backbone, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Logits `[N, vocab]` in float32 at the N positions that are asked."""
+    return model.head(hidden[targets != IGNORE]).float()
+
+
+def to_device(array: IntArray, device: torch.device) -> Tensor:
+    """A numpy array as a tensor on the device."""
+    return torch.from_numpy(array).to(device, non_blocking=True)
+
+
+def _batches(task: Task, plan: TaskPlan, scope: dict[str, Any]) -> Iterator[Batch]:
+    """Training batches, each drawn in a thread while the one before it is trained on."""
+
+    def draw(step: int) -> Batch:
+        context = context_at(plan, step)
+        batch = plan.batch * plan.train_context // context
+        return task.sample(stream(scope, "train", step), batch, context)
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(draw, 0)
+        for step in range(plan.steps):
+            batch = coming.result()
+            if step + 1 < plan.steps:
+                coming = pool.submit(draw, step + 1)
+            yield batch
+
+
+class _Scores(NamedTuple):
+    """What scoring keeps of one batch, per answer in order."""
+
+    loss_nats: np.ndarray
+    correct: np.ndarray
+    example: np.ndarray
+    distance: np.ndarray
+
+
+@torch.no_grad()
+def evaluate(
+    model: Backbone,
+    task: Task,
+    metric: Metric,
+    scope: dict[str, Any],
+    *,
+    context: int,
+    num_examples: int,
+    dtype: torch.dtype,
+    chunked: bool,
+) -> Evaluation:
+    """Score a model at one context.
+
+    Args:
+        model: A trained model.
+        task: Of the split to score on: validation for anything that is chosen, test once at the end.
+        metric: How answers become a score.
+        scope: Names the random stream, see `task.stream`.
+        context: Tokens of an example.
+        num_examples: How many examples.
+        dtype: float32, or bfloat16 for mixed precision.
+        chunked: Read an example longer than `EVALUATION_TOKENS` in chunks, carrying the state:
+            bounded memory for methods that keep the segment law.
+
+    Raises:
+        DivergedError: Logits that are not finite.
+    """
+    model.eval()
+    batch_size = max(1, min(num_examples, EVALUATION_TOKENS // context))
+    parts: list[_Scores] = []
+    for step, first in enumerate(range(0, num_examples, batch_size)):
+        size = min(batch_size, num_examples - first)
+        batch = task.sample(stream(scope | {"context": context}, task.split, step), size, context)
+        chunk = EVALUATION_TOKENS if chunked else context
+        scores = _score_batch(model, batch, chunk, dtype)
+        parts.append(scores._replace(example=scores.example + first))
+    joined = _joined(parts)
+    if not np.isfinite(joined.loss_nats).all():
+        raise DivergedError(f"the model's outputs at context {context:,} are not finite")
+    return _summarise(joined, metric, num_examples)
+
+
+def _score_batch(model: Backbone, batch: Batch, chunk: int, dtype: torch.dtype) -> _Scores:
+    device = next(model.parameters()).device
+    state: State = None
+    parts: list[_Scores] = []
+    for start in range(0, batch.inputs.shape[1], chunk):
+        part = slice(start, start + chunk)
+        inputs, targets = (to_device(a[:, part], device) for a in (batch.inputs, batch.targets))
+        with mixed_precision(device, dtype):
+            hidden, state = model(inputs, state)
+            logits = answers(model, hidden, targets)
+        asked = batch.targets[:, part] != IGNORE
+        wanted = targets[targets != IGNORE]
+        distances = batch.distances[:, part][asked] if batch.distances is not None else None
+        parts.append(
+            _Scores(
+                F.cross_entropy(logits, wanted, reduction="none").cpu().numpy(),
+                (logits.argmax(-1) == wanted).cpu().numpy(),
+                np.nonzero(asked)[0],
+                np.zeros(asked.sum(), np.int64) if distances is None else distances,
+            )
+        )
+    return _joined(parts)
+
+
+def _joined(parts: list[_Scores]) -> _Scores:
+    """All answers, example by example: the same order for every method, however it was read."""
+    whole = _Scores(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    order = np.argsort(whole.example, kind="stable")
+    return _Scores(*(column[order] for column in whole))
+
+
+def _summarise(scores: _Scores, metric: Metric, num_examples: int) -> Evaluation:
+    asked = np.bincount(scores.example, minlength=num_examples)
+    if metric == "bits_per_byte":
+        value = scores.loss_nats / math.log(2)
+    else:
+        value = scores.correct.astype(np.float64)
+    per_example = np.bincount(scores.example, value, num_examples) / asked
+    if metric == "exact_match":
+        per_example = (per_example == 1.0).astype(np.float64)
+    score = float(per_example.mean() if metric == "exact_match" else value.mean())
+    spread = float(per_example.std(ddof=1)) if num_examples > 1 else 0.0
+    by_distance, counts = _by_distance(scores)
+    return Evaluation(
+        score=score,
+        score_se=spread / math.sqrt(num_examples),
+        loss_nats=float(scores.loss_nats.mean()),
+        num_examples=num_examples,
+        score_by_distance=by_distance,
+        count_by_distance=counts,
+        correct_bits=None if metric == "bits_per_byte" else np.packbits(scores.correct).tobytes(),
+    )
+
+
+def _by_distance(scores: _Scores) -> tuple[list[float | None], list[int]]:
+    known = scores.distance > 0
+    if not known.any():
+        return [], []
+    bucket = np.log2(scores.distance[known]).astype(np.int64)
+    counts = np.bincount(bucket)
+    right = np.bincount(bucket, scores.correct[known])
+    return (
+        [float(r / n) if n else None for r, n in zip(right, counts, strict=True)],
+        [int(n) for n in counts],
+    )

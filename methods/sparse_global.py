@@ -1,0 +1,185 @@
+"""A sliding window plus global tokens that see everything and that everything sees.
+
+Source: Beltagy et al. (2020), "Longformer", arXiv:2004.05150, section 3.1. A global token reads with
+projections of its own; other tokens read it through the ordinary ones, in one softmax with their
+window. Causal globals: every `global_every`-th token. Longformer's leading ones could collect
+nothing there. It is the last of each block, so that it has seen the block it hands on. Left out:
+dilation, globals chosen by the task.
+Shapes: B batch, T tokens, D width, H heads, K head width, W window, G global tokens, S keys.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lcbench.blocks import (
+    Block,
+    Heads,
+    KVCache,
+    WindowCache,
+    additive,
+    block_size,
+    blockwise,
+    extend_window,
+    full_attention,
+    fused_attention,
+    grow_cache,
+    masked_attention,
+    owned,
+    position_of,
+    rotate,
+    row_blocks,
+    split_heads,
+)
+from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(MethodConfig):
+    """How far a query sees, and how often it sees farther."""
+
+    window: int = 64
+    """Keys a query sees, itself included; on each side where it sees both."""
+    global_every: int = 64
+    """One token in so many, the last of each block, is global."""
+    positions: Literal["rotary", "none"] = "rotary"
+    """How a token's position is told."""
+
+    def __post_init__(self) -> None:
+        for name in ("window", "global_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+class Context(NamedTuple):
+    """What the next token may read."""
+
+    position: int
+    """Tokens seen so far."""
+    window: WindowCache
+    """Keys and values of the last W - 1 tokens."""
+    columns: KVCache
+    """Keys and values of the global tokens, as all read them."""
+    rows: KVCache
+    """Keys and values of all tokens, as the global tokens read them."""
+
+
+class SparseGlobal(Method):
+    """Softmax over window and globals: O(T W + T^2 / global_every) work, O(T) memory and state."""
+
+    def __init__(self, shape: ModelShape, config: Config) -> None:
+        super().__init__(shape, config)
+        self.window, self.every = config.window, config.global_every
+        self.heads = Heads(shape, rotary=config.positions == "rotary")
+        self.global_q = deepcopy(self.heads.q)
+        self.global_k = deepcopy(self.heads.k)
+        self.global_v = deepcopy(self.heads.v)
+
+    def forward(self, x: Tensor, state: Context | None = None) -> tuple[Tensor, Context | None]:
+        """Mix the next T tokens: `[B, T, D]` to `[B, T, D]`, and what the next token may read."""
+        causal = self.shape.causal
+        position = position_of(state, causal=causal)
+        q, k, v = self.heads.split(x, position)  # q [B, H, T, K]
+        row_q, row_k, row_v = self._split_global(x, position)
+        new = slice(-(position + 1) % self.every, None, self.every)
+        column_k, column_v = owned(k[:, :, new]), owned(v[:, :, new])
+        if causal:
+            k, v, window = extend_window(state and state.window, k, v, keep=self.window - 1)
+            column_k, column_v, columns = grow_cache(state and state.columns, column_k, column_v)
+            row_k, row_v, rows = grow_cache(state and state.rows, row_k, row_v)
+            state = Context(position + x.size(1), window, columns, rows)
+        y = self._read_window(q, k, v, column_k, column_v, position)
+        if row_q.size(2):
+            y = y.slice_scatter(self._read_all(row_q, row_k, row_v), 2, new.start, None, self.every)
+        return self.heads.merge(y), state
+
+    def _split_global(self, x: Tensor, position: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of the new global tokens `[B, H, G, K]`; keys and values of all tokens for them."""
+        new = slice(-(position + 1) % self.every, None, self.every)
+        q, k, v = (
+            split_heads(project(tokens), self.heads.num_heads)
+            for project, tokens in (
+                (self.global_q, x[:, new]),
+                (self.global_k, x),
+                (self.global_v, x),
+            )
+        )
+        if self.heads.rotary:
+            positions = torch.arange(position, position + x.size(1))
+            q, k = *rotate(q, positions=positions[new]), *rotate(k, positions=positions)
+        return q, k, v
+
+    def _read_window(
+        self, q: Tensor, k: Tensor, v: Tensor, column_k: Tensor, column_v: Tensor, position: int
+    ) -> Tensor:
+        """Attention of q `[B, H, T, K]` over the window's keys and the global tokens' columns."""
+        causal = self.shape.causal
+        left, right = self.window - 1, 0 if causal else self.window - 1
+        offset = k.size(2) - q.size(2)
+        num_columns = column_k.size(2)
+        blocks: list[Block] = []
+        for rows in row_blocks(
+            q.size(2), block_size(len(q[0]) * len(q), left + right + num_columns)
+        ):
+            start, stop = offset + rows.start - left, offset + rows.stop + right
+            keys = slice(max(0, start), min(k.size(2), stop))
+            seen = slice(0, (position + rows.stop) // self.every if causal else num_columns)
+            blocks.append(Block(rows, (rows, keys, keys, seen, seen)))
+
+        def core(
+            block: Block, q: Tensor, k: Tensor, v: Tensor, column_k: Tensor, column_v: Tensor
+        ) -> Tensor:
+            row = (
+                torch.arange(block.rows.start, block.rows.stop, device=q.device)[:, None] + position
+            )
+            key = torch.arange(k.size(1), device=q.device) + (
+                position - offset + block.reads[1].start
+            )
+            column = torch.arange(1, column_k.size(1) + 1, device=q.device) * self.every - 1
+            # Globals leave the band, so that none is counted twice.
+            in_band = (row - key <= left) & (key - row <= right) & ((key + 1) % self.every != 0)
+            in_columns = (column <= row) if causal else (column >= 0).expand(len(row), -1)
+            mask = additive(torch.cat((in_columns, in_band), 1), q.dtype)
+            return masked_attention(
+                q, torch.cat((column_k, k), 1), torch.cat((column_v, v), 1), mask
+            )
+
+        parts = (part.flatten(0, 1) for part in (q, k, v, column_k, column_v))
+        return blockwise(core, blocks, *parts).view_as(q)
+
+    def _read_all(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of the new global tokens' q `[B, H, G, K]` over all tokens up to each."""
+        if not self.shape.causal:
+            return full_attention(q, k, v, causal=False)
+        before = k.size(2) // self.every - q.size(2)
+        blocks: list[Block] = []
+        for rows in row_blocks(q.size(2), 16):
+            keys = slice(0, (before + rows.stop) * self.every)
+            blocks.append(Block(rows, (rows, keys, keys)))
+
+        def core(block: Block, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            row = torch.arange(block.rows.start, block.rows.stop, device=q.device) + before + 1
+            visible = torch.arange(k.size(1), device=q.device) < row[:, None] * self.every
+            return fused_attention(q, k, v, visible)
+
+        return blockwise(core, blocks, *(part.flatten(0, 1) for part in (q, k, v))).view_as(q)
+
+
+def _global_every(config: Config) -> int:
+    return config.global_every
+
+
+METHOD = MethodSpec(
+    build=SparseGlobal,
+    config=Config,
+    title="Window and global tokens",
+    family="sparse",
+    equation="y_i = sum over i - W < j <= i and global j <= i of softmax_j(q_i . k_j / sqrt K) v_j; a global i sums over all j <= i with its own q, k, v",
+    paper=Paper("Longformer: The Long-Document Transformer", 2020, "2004.05150"),
+    cost=Cost(time=1.4, memory=1.0, state=1.0),
+    bidirectional=True,
+    shift_period=_global_every,
+)

@@ -1,0 +1,44 @@
+"""Minutes on two CPU cores: recall and real text at 512 tokens, cost up to 8,192.
+
+Small enough to try an idea between two sips of coffee, large enough that a window of 64 keys cannot
+hide: most of the evidence in `mqar` lies farther back than two such layers can reach.
+"""
+
+from lcbench.suite import CostPlan, ModelPlan, Suite, TaskPlan
+
+CONTEXTS = (512, 1024, 2048)
+
+SUITE = Suite(
+    title="Two CPU cores, minutes",
+    version=1,
+    device_kind="cpu",
+    dtype="float32",
+    model=ModelPlan(d_model=64, num_layers=2, num_heads=4),
+    tasks=(
+        TaskPlan(
+            task="mqar",
+            train_context=512,
+            contexts=CONTEXTS,
+            batch=8,
+            steps=250,
+            learning_rates=(1e-2,),
+            ramp=4,
+        ),
+        TaskPlan(
+            task="code-lm",
+            train_context=512,
+            contexts=CONTEXTS,
+            batch=8,
+            steps=250,
+            learning_rates=(1e-2,),
+            ramp=2,
+        ),
+    ),
+    cost=CostPlan(
+        contexts=(512, 1024, 2048, 4096, 8192),
+        d_model=256,
+        num_heads=4,
+        seconds=0.4,
+    ),
+    timeout_s=180.0,
+)

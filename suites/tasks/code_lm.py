@@ -1,0 +1,115 @@
+"""Predict the next byte of Python source, in windows of the interpreter's standard library.
+
+Source: `lcbench.corpus`, some 10 to 30 MB of text that people wrote, with definitions far from
+their uses. Files are split, not windows, so no test file is trained on.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lcbench.corpus import load_corpus
+from lcbench.task import Batch, IntArray, Split, Task, TaskConfig, TaskSpec
+
+NUM_BYTES = 256
+SEPARATOR = b"\0"
+"""Stands between two files; source text does not hold it."""
+
+_MARKS = {0: "␀", ord("\t"): "⇥", ord("\n"): "↵", ord("\r"): "␍"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(TaskConfig):
+    """Nothing to choose: the text is what the interpreter brings."""
+
+
+class CodeLM(Task):
+    """A window starts anywhere in the split's text; every position is scored."""
+
+    @property
+    def vocab_size(self) -> int:
+        """The 256 values of a byte."""
+        return NUM_BYTES
+
+    def sample(self, rng: np.random.Generator, batch: int, context: int) -> Batch:
+        """Draw windows of `context` bytes, each target the byte after its input.
+
+        Raises:
+            ValueError: A context longer than the split's text.
+        """
+        text = _text(self.split)
+        if context >= len(text):
+            raise ValueError(
+                f"code-lm's {self.split} split holds {len(text):,} bytes, too few for a context of "
+                f"{context:,}; ask for less, or use an interpreter with its full standard library"
+            )
+        starts = rng.integers(len(text) - context, size=batch)
+        windows = np.lib.stride_tricks.sliding_window_view(text, context + 1)[starts]
+        return Batch(windows[:, :-1].astype(np.int64), windows[:, 1:].astype(np.int64))
+
+    def floor(self, context: int) -> float:
+        """Bits per byte of the test split under the byte frequencies of the train split."""
+        return _unigram_floor()
+
+    def data_hash(self) -> str:
+        """SHA-256 over the paths and contents of the library's files."""
+        return load_corpus().data_hash
+
+    def solvers(self) -> dict[str, Callable[[IntArray], NDArray[np.float64]]]:
+        """The trivial solver, from inputs `[B, T]` to log2 probabilities `[B, T, 256]`."""
+
+        def unigram(inputs: IntArray) -> NDArray[np.float64]:
+            return np.broadcast_to(_unigram_bits(), (*inputs.shape, NUM_BYTES))
+
+        return {"unigram": unigram}
+
+    def render(self, token: int) -> str:
+        r"""The character, a mark for a blank that would break the line, or `\xNN`."""
+        if token in _MARKS:
+            return _MARKS[token]
+        return chr(token) if 32 <= token < 127 else f"\\x{token:02x}"
+
+
+@functools.cache
+def _text(split: Split) -> NDArray[np.uint8]:
+    """The files of a split one after another."""
+    joined = SEPARATOR.join(document.text for document in load_corpus().split(split))
+    return np.frombuffer(joined, np.uint8)
+
+
+def _byte_counts(split: Split) -> IntArray:
+    # By the megabyte, because bincount copies what it counts to eight times the bytes.
+    text = _text(split)
+    pieces = (text[start : start + 2**20] for start in range(0, len(text), 2**20))
+    return np.sum([np.bincount(piece, minlength=NUM_BYTES) for piece in pieces], axis=0)
+
+
+@functools.cache
+def _unigram_bits() -> NDArray[np.float64]:
+    """Log2 of each byte's add-one smoothed frequency in the train split, `[256]`."""
+    counts = _byte_counts("train") + 1
+    return np.log2(counts / counts.sum())
+
+
+@functools.cache
+def _unigram_floor() -> float:
+    counts = _byte_counts("test")
+    return float(-(counts @ _unigram_bits()) / counts.sum())
+
+
+TASK = TaskSpec(
+    build=CodeLM,
+    config=Config,
+    title="Next byte of Python source",
+    family="text",
+    version=1,
+    metric="bits_per_byte",
+    # No better bound is known; a normalised score is then the share of the unigram's bits saved.
+    ceiling=0.0,
+    source="the running interpreter's standard library, files split by the hash of their path",
+    floor_solver="byte frequencies of the train split (add-one), scored on the test split",
+    real=True,
+)

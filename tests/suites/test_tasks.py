@@ -1,0 +1,352 @@
+"""What every task in `suites/tasks/` must satisfy; a new file there is tested with no new test."""
+
+import hashlib
+from importlib import import_module
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from lcbench.corpus import load_corpus, read_corpus, split_of
+from lcbench.paths import plugin_folder
+from lcbench.sampling import distinct
+from lcbench.task import IGNORE, Batch, Split, Task, TaskSpec, stream
+
+NAMES = sorted(path.stem for path in plugin_folder("suites/tasks").glob("*.py"))
+SPLITS: tuple[Split, ...] = get_args(Split)
+BATCH, CONTEXT = 96, 192
+# Where a default leaves out part of what a task draws, its other forms keep the same laws.
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "mqar": [{"noise": True}, {"power_a": 0.01}, {"num_pairs": 31}, {"vocab_size": 8192}],
+    "mqar_update": [{"num_updates": 8}, {"num_pairs": 2, "num_updates": 1}],
+    "needle": [{"noise": "diverse"}, {"num_needles": 2}, {"num_needles": 20, "vocab_size": 62}],
+    "selective_copy": [{"num_tokens": 96}, {"vocab_size": 4}],
+    "induction": [{"vocab_size": 200}, {"vocab_size": 500}],
+}
+CASES = [
+    pytest.param(name, overrides, id="-".join([name, *(f"{k}={v}" for k, v in overrides.items())]))
+    for name in NAMES
+    for overrides in [{}, *VARIANTS.get(name, [])]
+]
+every_task = pytest.mark.parametrize(("name", "overrides"), CASES)
+
+
+def spec_of(name: str) -> TaskSpec:
+    return import_module(f"lcbench.suites.tasks.{name}").TASK
+
+
+def build(name: str, overrides: dict[str, Any], split: Split = "train") -> Task:
+    spec = spec_of(name)
+    return spec.build(spec.config(**overrides), split)
+
+
+def draw(task: Task, name: str, step: int = 0, batch: int = BATCH) -> Batch:
+    return task.sample(stream({"task": name, "seed": 0}, task.split, step), batch, CONTEXT)
+
+
+def scores(spec: TaskSpec, predictions: np.ndarray, batch: Batch) -> np.ndarray:
+    """The metric of each example: `[B]`."""
+    asked = batch.targets != IGNORE
+    if spec.metric == "bits_per_byte":
+        targets = np.where(asked, batch.targets, 0)[..., None]
+        bits = -np.take_along_axis(predictions, targets, axis=-1)[..., 0]
+        return (bits * asked).sum(axis=1) / asked.sum(axis=1)
+    right = (predictions == batch.targets) & asked
+    accuracy = right.sum(axis=1) / asked.sum(axis=1)
+    return accuracy == 1 if spec.metric == "exact_match" else accuracy
+
+
+def test_there_are_tasks() -> None:
+    assert {"mqar", "code_lm"} <= set(NAMES)
+
+
+@every_task
+@pytest.mark.parametrize("split", SPLITS)
+def test_examples_have_the_stated_form(name: str, overrides: dict, split: Split) -> None:
+    task = build(name, overrides, split)
+    batch = draw(task, name)
+    for array in filter(lambda part: part is not None, batch):
+        assert array.shape == (BATCH, CONTEXT)
+        assert array.dtype == np.int64
+    asked = batch.targets != IGNORE
+    assert batch.inputs.min() >= 0
+    assert batch.inputs.max() < task.vocab_size
+    assert batch.targets[asked].min() >= 0
+    assert batch.targets[asked].max() < task.vocab_size
+    assert asked.any(axis=1).all(), "an example without a question scores nothing"
+
+
+@every_task
+def test_the_generator_decides_everything(name: str, overrides: dict) -> None:
+    first, again = (draw(build(name, overrides), name) for _ in range(2))
+    for left, right in zip(first, again, strict=True):
+        assert left is right is None or np.array_equal(left, right)
+
+
+@every_task
+def test_no_two_streams_repeat_an_example(name: str, overrides: dict) -> None:
+    batches = [
+        draw(build(name, overrides, split), name, step) for split in SPLITS for step in (0, 1)
+    ]
+    examples = [row.tobytes() for batch in batches for row in batch.inputs]
+    assert len(set(examples)) == len(examples)
+
+
+@every_task
+def test_distances_point_back_at_evidence(name: str, overrides: dict) -> None:
+    batch = draw(build(name, overrides), name)
+    if batch.distances is None:
+        pytest.skip("the task does not know its evidence")
+    asked = batch.targets != IGNORE
+    assert (batch.distances[~asked] == 0).all()
+    rows, answers = np.nonzero(asked)
+    evidence = answers - batch.distances[rows, answers]
+    assert (evidence >= 0).all()
+    if spec_of(name).family in ("recall", "copying"):
+        assert (evidence < answers).all()
+        assert np.array_equal(batch.inputs[rows, evidence], batch.targets[rows, answers])
+
+
+@every_task
+def test_an_oracle_that_sees_only_inputs_reaches_the_ceiling(name: str, overrides: dict) -> None:
+    task, spec = build(name, overrides, "test"), spec_of(name)
+    if spec.real:
+        pytest.skip("nothing predicts real text perfectly")
+    batch = draw(task, name)
+    assert scores(spec, task.solvers()["oracle"](batch.inputs), batch).mean() == spec.ceiling
+
+
+@every_task
+def test_the_floor_is_what_the_best_trivial_solver_scores(name: str, overrides: dict) -> None:
+    task, spec = build(name, overrides, "test"), spec_of(name)
+    batch = draw(task, name, batch=1024)
+    found = {
+        solver: scores(spec, solve(batch.inputs), batch)
+        for solver, solve in task.solvers().items()
+        if solver != "oracle"
+    }
+    best = min if spec.metric == "bits_per_byte" else max
+    score = found[best(found, key=lambda solver: found[solver].mean())]
+    margin = 3 * score.std(ddof=1) / len(score) ** 0.5 + 1e-9
+    assert abs(score.mean() - task.floor(CONTEXT)) < margin
+
+
+@every_task
+def test_the_ceiling_is_better_than_the_floor(name: str, overrides: dict) -> None:
+    spec, floor = spec_of(name), build(name, overrides).floor(CONTEXT)
+    assert spec.ceiling < floor if spec.metric == "bits_per_byte" else spec.ceiling > floor
+
+
+@every_task
+def test_a_context_too_short_names_the_way_out(name: str, overrides: dict) -> None:
+    task = build(name, overrides)
+    if spec_of(name).real:
+        pytest.skip("any window of real text is one")
+    with pytest.raises(ValueError, match="context of at least"):
+        task.sample(np.random.default_rng(0), 1, 1)
+
+
+@every_task
+def test_every_token_can_be_read(name: str, overrides: dict) -> None:
+    task = build(name, overrides)
+    shown = [task.render(token) for token in range(task.vocab_size)]
+    assert all(text.isprintable() and text for text in shown)
+    assert len(set(shown)) == len(shown)
+
+
+@every_task
+def test_the_data_hash_tells_real_from_synthetic(name: str, overrides: dict) -> None:
+    assert (build(name, overrides).data_hash() is not None) == spec_of(name).real
+
+
+@pytest.mark.parametrize("context", [32, 33, 500])
+def test_mqar_asks_every_key_once_after_its_pair(context: int) -> None:
+    task = build("mqar", {})
+    inputs, targets, distances = task.sample(np.random.default_rng(3), 50, context)
+    for tokens, wanted, back in zip(
+        inputs.tolist(), targets.tolist(), distances.tolist(), strict=True
+    ):
+        position_of = {tokens[at]: at + 1 for at in range(0, 16, 2)}
+        assert len(position_of) == 8
+        asked = [at for at in range(context) if wanted[at] != IGNORE]
+        assert {tokens[at] for at in asked} == set(position_of)
+        for at in asked:
+            assert at >= 16
+            assert at % 2 == 0
+            assert back[at] == at - position_of[tokens[at]]
+            assert wanted[at] == tokens[position_of[tokens[at]]]
+        assert not any(tokens[at] for at in range(16, context) if at not in asked)
+
+
+def test_mqar_noise_is_none_of_the_keys_and_values() -> None:
+    inputs, targets, _ = build("mqar", {"noise": True}).sample(np.random.default_rng(3), 50, 100)
+    for tokens, wanted in zip(inputs, targets, strict=True):
+        gaps = tokens[16:][wanted[16:] == IGNORE]
+        assert gaps.all()
+        assert not set(gaps) & set(tokens[:16])
+
+
+def test_mqar_queries_lie_uniformly_unless_asked_otherwise() -> None:
+    context, num_slots = 96, 40
+    where = {}
+    for power_a in (1.0, 0.01):
+        task = build("mqar", {"power_a": power_a})
+        targets = task.sample(np.random.default_rng(4), 4000, context).targets
+        where[power_a] = (targets != IGNORE).mean(axis=0)[16::2]
+    expected = 8 / num_slots
+    assert np.abs(where[1.0] - expected).max() < 4 * (expected / 4000) ** 0.5
+    assert where[0.01][0] > 0.9
+    assert where[0.01][0] > 10 * where[0.01][-1]
+
+
+@pytest.mark.parametrize("num_updates", [1, 4, 8])
+def test_mqar_update_asks_every_key_for_its_last_value(num_updates: int) -> None:
+    task = build("mqar_update", {"num_updates": num_updates})
+    inputs, targets, distances = task.sample(np.random.default_rng(3), 50, 77)
+    prefix = 16 + 2 * num_updates
+    for tokens, wanted, back in zip(inputs, targets, distances, strict=True):
+        last = {tokens[at]: at + 1 for at in range(0, prefix, 2)}
+        asked = [at for at in range(77) if wanted[at] != IGNORE]
+        assert len(last) == 8
+        assert sorted(tokens[at] for at in asked) == sorted(last)
+        assert all(at - back[at] == last[tokens[at]] for at in asked)
+        assert len(set(tokens[1:prefix:2])) == 8 + num_updates
+
+
+@pytest.mark.parametrize("noise", ["repeated", "diverse"])
+def test_needles_lie_at_every_depth_and_are_asked_in_any_order(noise: str) -> None:
+    context, num_needles, examples = 24, 4, 6000
+    task = build("needle", {"noise": noise})
+    inputs, targets, distances = task.sample(np.random.default_rng(3), examples, context)
+    asked = targets != IGNORE
+    assert np.array_equal(np.flatnonzero(asked.any(axis=0)), [17, 19, 21, 23])
+    assert asked.sum() == examples * num_needles
+    evidence = (np.arange(context) - distances)[asked]
+    rows = np.nonzero(asked)[0]
+    assert np.array_equal(inputs[rows, evidence - 1], inputs[asked])
+    starts = evidence - 1
+    assert set(starts) == set(range(15))
+    assert abs(starts.mean() - 7) < 0.1
+    first_asked_first = evidence[::num_needles] == evidence.reshape(-1, num_needles).min(axis=1)
+    assert abs(first_asked_first.mean() - 1 / num_needles) < 0.03
+
+
+def test_needle_noise_is_one_sentence_or_drawn_anew() -> None:
+    for noise, varies in (("repeated", False), ("diverse", True)):
+        inputs = build("needle", {"noise": noise}).sample(np.random.default_rng(3), 99, 64).inputs
+        seen = [set(column[column > 42]) for column in inputs.T[:56]]
+        assert all((len(found) > 1) == varies for found in seen)
+        assert len(set().union(*seen)) > 10
+
+
+def test_induction_deals_tokens_evenly_and_marks_anywhere() -> None:
+    context, examples = 32, 6000
+    inputs, targets, distances = build("induction", {}).sample(
+        np.random.default_rng(3), examples, context
+    )
+    assert (targets[:, :-1] == IGNORE).all()
+    assert (inputs[:, -1] == 0).all()
+    counts = (inputs[..., None] == np.arange(16)).sum(axis=1)
+    assert (counts == [2] * 16).all()
+    found = np.bincount(distances[:, -1], minlength=context)[1:-1]
+    assert np.abs(found - examples / 30).max() < 5 * (examples / 30) ** 0.5
+    by_place = (inputs[:, :-1] == 1).mean(axis=0)
+    assert np.abs(by_place - 2 / 31).max() < 0.02
+
+
+@pytest.mark.parametrize(("draws", "kinds"), [(2, 2), (3, 2), (4, 3), (5, 4)])
+def test_selective_copy_floor_is_the_mean_over_every_draw(draws: int, kinds: int) -> None:
+    task = build("selective_copy", {"num_tokens": draws, "vocab_size": kinds + 2})
+    shares = [max(map(drawn.count, drawn)) / draws for drawn in product(range(kinds), repeat=draws)]
+    assert task.floor(64) == pytest.approx(sum(shares) / len(shares), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("mqar", {"num_pairs": 1}),
+        ("mqar", {"vocab_size": 16}),
+        ("mqar", {"vocab_size": 63}),
+        ("mqar", {"power_a": 0.0}),
+        ("mqar_update", {"num_pairs": 1, "num_updates": 1}),
+        ("mqar_update", {"num_updates": 9}),
+        ("mqar_update", {"vocab_size": 22}),
+        ("needle", {"num_needles": 1}),
+        ("needle", {"vocab_size": 12}),
+        ("selective_copy", {"num_tokens": 1}),
+        ("selective_copy", {"vocab_size": 3}),
+        ("induction", {"vocab_size": 2}),
+    ],
+)
+def test_a_config_that_asks_nothing_is_refused(name: str, overrides: dict) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        spec_of(name).config(**overrides)
+
+
+@pytest.mark.parametrize(("count", "below"), [(1, 1), (3, 4), (3, 6), (2, 4)])
+def test_distinct_draws_every_arrangement_equally_often(count: int, below: int) -> None:
+    draws = distinct(np.random.default_rng(5), 60_000, count, below)
+    arrangements, seen = np.unique(draws, axis=0, return_counts=True)
+    expected = int(np.prod(np.arange(below, below - count, -1)))
+    assert all(len(set(row)) == count for row in arrangements.tolist())
+    assert len(arrangements) == expected
+    assert np.abs(seen - 60_000 / expected).max() < 5 * (60_000 / expected) ** 0.5
+
+
+def test_code_lm_windows_are_text_of_their_own_split() -> None:
+    for split in SPLITS:
+        task = build("code_lm", {}, split)
+        batch = task.sample(np.random.default_rng(6), 4, 64)
+        documents = load_corpus().split(split)
+        text = b"\0".join(document.text for document in documents)
+        for tokens, wanted in zip(batch.inputs, batch.targets, strict=True):
+            assert bytes(tokens.tolist() + wanted[-1:].tolist()) in text
+            assert np.array_equal(tokens[1:], wanted[:-1])
+
+
+def test_code_lm_floor_is_the_same_from_every_split() -> None:
+    assert len({build("code_lm", {}, split).floor(64) for split in SPLITS}) == 1
+
+
+def test_code_lm_says_when_a_split_is_shorter_than_the_context() -> None:
+    with pytest.raises(ValueError, match="too few for a context"):
+        build("code_lm", {}, "test").sample(np.random.default_rng(0), 1, 10**9)
+
+
+def test_every_split_of_the_library_has_text_of_its_own() -> None:
+    corpus = load_corpus()
+    paths = {split: {document.path for document in corpus.split(split)} for split in SPLITS}
+    assert (
+        sum(map(len, paths.values())) == len(corpus.documents) == len(set().union(*paths.values()))
+    )
+    assert all(len(found) > 0.05 * len(corpus.documents) for found in paths.values())
+    assert not any("site-packages" in document.path for document in corpus.documents)
+    ordered = [document.path for document in corpus.documents]
+    assert all(left < right for left, right in pairwise(ordered))
+
+
+def test_a_corpus_leaves_out_what_is_not_the_library(tmp_path: Path) -> None:
+    kept = {"os.py": b"import sys\n", "json/decoder.py": b"NaN = 0\n"}
+    left_out = (
+        "site-packages/numpy.py", "dist-packages/apt.py", "__pycache__/os.py", "sitecustomize.py",
+        "config-3.11-x86_64/x.py", "_sysconfigdata_linux.py", "README.txt",
+    )  # fmt: skip
+    for path, text in kept.items() | dict.fromkeys(left_out, b"x").items() | {("empty.py", b"")}:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(text)
+    corpus = read_corpus(tmp_path)
+    assert dict(corpus.documents) == kept
+    content = b"json/decoder.py\x008\0NaN = 0\nos.py\x0011\0import sys\n"
+    assert corpus.data_hash == hashlib.sha256(content).hexdigest()
+
+
+def test_a_missing_library_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="leave out the tasks on real text"):
+        read_corpus(tmp_path)
+
+
+def test_a_document_stays_in_its_split_whatever_else_there_is() -> None:
+    assert split_of("os.py") == split_of("os.py")
+    assert {split_of(f"module_{number}.py") for number in range(100)} == set(SPLITS)

@@ -1,0 +1,348 @@
+"""A sound toy method keeps every law, and each planted defect breaks the law that is there for it.
+
+Source: none; the toy is a windowed softmax without positions, small enough to be seen to be right.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lcbench.conformance import LAWS, check_law, check_method, measure_cost
+from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
+from lcbench.probe import Probe
+from lcbench.visibility import receptive_field
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig(MethodConfig):
+    window: int = 5
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError(f"window must be at least 1, got {self.window}")
+
+
+class Toy(Method):
+    """Softmax over a band of W tokens; the state is the last W - 1 inputs."""
+
+    def __init__(self, shape: ModelShape, config: ToyConfig) -> None:
+        super().__init__(shape, config)
+        self.window = config.window
+        self.q, self.k, self.v = (nn.Linear(shape.d_model, shape.d_model) for _ in range(3))
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        seen = x if state is None else torch.cat([state, x], dim=1)
+        distance = self.distance(x, seen)
+        hidden = distance >= self.window
+        hidden |= (distance < 0) if self.shape.causal else (distance <= -self.window)
+        scores = self.q(x) @ self.k(seen).mT / x.shape[-1] ** 0.5
+        y = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ self.values(seen)
+        return y, self.keep(seen, state)
+
+    def distance(self, x: Tensor, seen: Tensor) -> Tensor:
+        """How far back each token is from each query, `[T, S]`; negative for a later one."""
+        return torch.arange(seen.shape[1] - x.shape[1], seen.shape[1])[:, None] - torch.arange(
+            seen.shape[1]
+        )
+
+    def values(self, seen: Tensor) -> Tensor:
+        return self.v(seen)
+
+    def keep(self, seen: Tensor, state: Tensor | None) -> Tensor | None:
+        return seen[:, max(0, seen.shape[1] - self.window + 1) :].clone()
+
+
+SOUND = MethodSpec(
+    build=Toy,
+    config=ToyConfig,
+    title="Toy window",
+    family="local",
+    equation="y_i = sum_{i - W < j <= i} softmax(q_i k_j) v_j",
+    paper=Paper("Attention Is All You Need", 2017, "1706.03762"),
+    cost=Cost(time=2, memory=2, state=0),
+    bidirectional=True,
+    reach=lambda config: config.window - 1,
+)
+
+
+class PeeksAhead(Toy):
+    def distance(self, x: Tensor, seen: Tensor) -> Tensor:
+        return super().distance(x, seen) + 1
+
+
+class HearsALoudFuture(Toy):
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Any]:
+        y, kept = super().forward(x, state)
+        return y / x.abs().amax((1, 2), keepdim=True).clamp(min=8), kept
+
+
+class ReadsTheLength(Toy):
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Any]:
+        y, kept = super().forward(x, state)
+        return y * x.shape[1], kept
+
+
+class OneTooFar(Toy):
+    def __init__(self, shape: ModelShape, config: ToyConfig) -> None:
+        super().__init__(shape, config)
+        self.window += 1
+
+
+class OneTooNear(Toy):
+    def __init__(self, shape: ModelShape, config: ToyConfig) -> None:
+        super().__init__(shape, config)
+        self.window -= 1
+
+
+class DropsAGradient(Toy):
+    def values(self, seen: Tensor) -> Tensor:
+        return super().values(seen).detach()
+
+
+class ForgetsTheLastToken(Toy):
+    def keep(self, seen: Tensor, state: Tensor | None) -> Tensor:
+        return seen[:, -self.window : -1].clone()
+
+
+class WritesIntoItsState(Toy):
+    def keep(self, seen: Tensor, state: Tensor | None) -> Tensor:
+        kept = super().keep(seen, state)
+        assert kept is not None
+        return kept if state is None or state.shape != kept.shape else state.copy_(kept)
+
+
+class OverflowsWhenLong(Toy):
+    def values(self, seen: Tensor) -> Tensor:
+        long_and_low = seen.shape[1] > 1024 and seen.dtype == torch.bfloat16
+        return super().values(seen) * (torch.inf if long_and_low else 1.0)
+
+
+class KeepsTheWholeInputAlive(Toy):
+    def keep(self, seen: Tensor, state: Tensor | None) -> Tensor:
+        return seen[:, max(0, seen.shape[1] - self.window + 1) :]
+
+
+class NeverForgetsWhileDecoding(Toy):
+    def keep(self, seen: Tensor, state: Tensor | None) -> Tensor | None:
+        decoding = state is not None and seen.shape[1] == state.shape[1] + 1
+        return seen if decoding else super().keep(seen, state)
+
+
+class KeepsNoState(Toy):
+    def keep(self, seen: Tensor, state: Tensor | None) -> None:
+        return None
+
+
+class PutsTimeFirst(Toy):
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Any]:
+        y, kept = super().forward(x, None if state is None else state.transpose(0, 1))
+        return y, None if kept is None else kept.transpose(0, 1)
+
+
+class MixesExamples(Toy):
+    def values(self, seen: Tensor) -> Tensor:
+        return super().values(seen / seen.abs().amax())
+
+
+class RemembersTheLongestCall(Toy):
+    longest = 1
+
+    def values(self, seen: Tensor) -> Tensor:
+        self.longest = max(self.longest, seen.shape[1])
+        return super().values(seen) / self.longest
+
+
+class ScalesItsInputInPlace(Toy):
+    def values(self, seen: Tensor) -> Tensor:
+        return super().values(seen.mul_(1.5))
+
+
+class DrawsNoise(Toy):
+    def values(self, seen: Tensor) -> Tensor:
+        return super().values(seen + 0.01 * torch.randn_like(seen))
+
+
+class AnswersInFloat32(Toy):
+    def values(self, seen: Tensor) -> Tensor:
+        return super().values(seen)
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Any]:
+        y, kept = super().forward(x, state)
+        return y.float(), kept
+
+
+class CountsPositions(Toy):
+    def values(self, seen: Tensor) -> Tensor:
+        return super().values(seen) * torch.arange(seen.shape[1], dtype=seen.dtype)[:, None].cos()
+
+
+class IsAlwaysCausal(Toy):
+    def distance(self, x: Tensor, seen: Tensor) -> Tensor:
+        distance = super().distance(x, seen)
+        return distance.where(distance >= 0, self.window)
+
+
+class StopsTheClock(Toy):
+    def __init__(self, shape: ModelShape, config: ToyConfig) -> None:
+        super().__init__(shape, config)
+        time.perf_counter = lambda: 0.0
+
+
+class Reseeds(Toy):
+    def __init__(self, shape: ModelShape, config: ToyConfig) -> None:
+        torch.manual_seed(0)
+        super().__init__(shape, config)
+
+
+class DoesNotRun(Toy):
+    def values(self, seen: Tensor) -> Tensor:
+        raise RuntimeError("no kernel\nfor this device")
+
+
+class Undocumented(Toy):
+    __doc__ = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncheckedConfig(MethodConfig):
+    window: int = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class VagueConfig(MethodConfig):
+    window: int = 5
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError("must be positive")
+
+
+def _planted(law: str, build: Callable[..., Method] = Toy, **claims: Any) -> Any:
+    name = getattr(build, "__name__", "Toy") + "".join(f"-{claim}" for claim in claims)
+    return pytest.param(law, dataclasses.replace(SOUND, build=build, **claims), id=name)
+
+
+PLANTED = [
+    _planted("causality", PeeksAhead),
+    _planted("causality", HearsALoudFuture),
+    _planted("causality", ReadsTheLength),
+    _planted("reach", OneTooFar),
+    _planted("reach", OneTooNear),
+    _planted("reach", reach=lambda _: None),
+    _planted("reach", reach=lambda _: 5000),
+    _planted("two-sided", IsAlwaysCausal),
+    _planted("shift", CountsPositions),
+    _planted("gradients", DropsAGradient),
+    _planted("segments", ForgetsTheLastToken),
+    _planted("state-value", WritesIntoItsState),
+    _planted("state-growth", KeepsTheWholeInputAlive),
+    _planted("state-growth", NeverForgetsWhileDecoding),
+    _planted("state-growth", PutsTimeFirst),
+    _planted("state-growth", cost=Cost(time=2, memory=2, state=1)),
+    _planted("long-context", OverflowsWhenLong),
+    _planted("batch", MixesExamples),
+    _planted("determinism", RemembersTheLongestCall),
+    _planted("determinism", ScalesItsInputInPlace),
+    _planted("determinism", DrawsNoise),
+    _planted("shape", AnswersInFloat32),
+    _planted("shape", KeepsNoState),
+    _planted("shape", DoesNotRun),
+    _planted("side-effects", StopsTheClock),
+    _planted("side-effects", Reseeds),
+    _planted("side-effects", DrawsNoise),
+    _planted("config", config=UncheckedConfig),
+    _planted("config", config=VagueConfig),
+    _planted("metadata", paper=Paper("", 2017, "1706.03762")),
+    _planted("metadata", paper=Paper("Attention Is All You Need", 2017, "cs/1706")),
+    _planted("metadata", paper=Paper("Attention Is All You Need", 217, "1706.03762")),
+    _planted("metadata", Undocumented),
+]
+
+
+@pytest.fixture(autouse=True)
+def _clock_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "perf_counter", time.perf_counter)
+
+
+@pytest.mark.parametrize(("law", "spec"), PLANTED)
+def test_a_planted_defect_breaks_its_law(law: str, spec: MethodSpec) -> None:
+    finding = check_law(_law(law), spec)
+    assert finding.outcome == "fail"
+    assert finding.detail
+
+
+@pytest.mark.parametrize("window", [1, 5, 400])
+def test_a_sound_method_keeps_every_law(window: int) -> None:
+    findings = check_method(SOUND, ToyConfig(window=window))
+    assert [finding for finding in findings if finding.outcome != "pass"] == []
+    assert [finding.law for finding in findings] == [law.name for law in LAWS]
+
+
+def test_laws_that_are_not_claimed_are_not_checked() -> None:
+    spec = dataclasses.replace(
+        SOUND, build=KeepsNoState, streams=False, causal=False, shift_period=lambda _: None
+    )
+    findings = {finding.law: finding for finding in check_method(spec)}
+    unclaimed = {name for name, finding in findings.items() if finding.outcome == "not claimed"}
+    assert unclaimed == {"causality", "shift", "segments", "state-value", "state-growth"}
+    assert {findings[name].outcome for name in findings.keys() - unclaimed} == {"pass"}
+
+
+def test_a_failure_shows_the_smallest_case() -> None:
+    spec = dataclasses.replace(SOUND, build=PeeksAhead)
+    causality = check_law(_law("causality"), spec).detail
+    assert causality.startswith("T=2: tokens 1.. replaced by noise x1 moved output 0 by ")
+    spec = dataclasses.replace(SOUND, build=OneTooFar)
+    assert check_law(_law("reach"), spec).detail.endswith("5 away; declared is 4")
+    spec = dataclasses.replace(SOUND, build=DropsAGradient)
+    assert check_law(_law("gradients"), spec).detail == "T=67: the gradient of v.weight is missing"
+
+
+def test_an_exception_is_a_failure_told_by_its_type_and_first_line() -> None:
+    spec = dataclasses.replace(SOUND, build=DoesNotRun)
+    assert check_law(_law("batch"), spec).detail == "RuntimeError: no kernel"
+
+
+def test_a_reach_too_long_to_measure_is_checked_on_a_smaller_configuration() -> None:
+    spec = dataclasses.replace(SOUND, build=OneTooFar)
+    detail = check_law(_law("reach"), spec, ToyConfig(window=4096)).detail
+    assert detail.startswith("window=256: T=515: ")
+
+
+def test_a_check_leaves_the_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    check_law(_law("determinism"), dataclasses.replace(SOUND, build=DrawsNoise))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_receptive_field_is_the_band(causal: bool) -> None:
+    field = receptive_field(SOUND, ToyConfig(window=3), 9, causal=causal)
+    distance = np.subtract.outer(np.arange(9), np.arange(9))
+    band = (distance >= 0) & (distance < 3) if causal else abs(distance) < 3
+    np.testing.assert_array_equal(field, band)
+
+
+def test_equal_probes_build_equal_modules() -> None:
+    first, second = (Probe(SOUND, ToyConfig(), seed=3).build() for _ in range(2))
+    assert torch.equal(first.q.weight, second.q.weight)
+    assert not torch.equal(first.q.weight, Probe(SOUND, ToyConfig(), seed=4).build().q.weight)
+
+
+def test_time_is_measured_as_an_exponent() -> None:
+    class Elementwise(Toy):
+        def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, None]:
+            return self.q(x), None
+
+    assert 0.3 < measure_cost(dataclasses.replace(SOUND, build=Elementwise)) < 1.7
+
+
+def _law(name: str) -> Any:
+    return next(law for law in LAWS if law.name == name)
