@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile
 
 MOST_REPEATS = 200
 FEWEST_ROUNDS = 2
@@ -131,7 +131,8 @@ def measure_memory(workload: Workload, device: torch.device) -> Memory:
         del result
         return Memory(torch.cuda.max_memory_allocated(device) - before, "cuda_allocator")
     if device.type == "cpu":
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        # Not torch.profiler: its start imports the compiler, which takes longer than most cells.
+        with profile(profile_memory=True) as record:
             result = workload.call(inputs)
         peak = _profiled_peak(record)
         del result
@@ -141,7 +142,7 @@ def measure_memory(workload: Workload, device: torch.device) -> Memory:
 
 def _profiled_peak(record: profile) -> int:
     """The highest running sum of the allocations and releases a profile saw."""
-    results = record.profiler and record.profiler.kineto_results
+    results = record.kineto_results
     assert results is not None
     changes = [(e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]"]
     changes.sort(key=lambda change: change[0])

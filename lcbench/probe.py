@@ -43,8 +43,9 @@ class Probe:
 
     @property
     def context(self) -> int:
-        """Tokens in which twice the declared reach fits, so that there is something beyond it."""
-        return min(max(TOKENS, 2 * (self.reach or 0) + 5), MAX_CONTEXT)
+        """Tokens that hold twice the reach and three blocks, so that there is a beyond of both."""
+        period = self.spec.shift_period(self.config) or 0
+        return min(max(TOKENS, 2 * (self.reach or 0) + 5, 3 * period + 5), MAX_CONTEXT)
 
     def shape(
         self, *, causal: bool | None = None, d_model: int = 32, num_heads: int = 4

@@ -7,6 +7,7 @@ change them, given the plan) except the ratios to `vanilla`, which are read at a
 rivals reached, and the Pareto layer.
 """
 
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,6 +36,8 @@ TASK = ["task", "task_config", "train_context"]
 """What a model is trained on."""
 PLAN = ["suite", *TASK, "context", "seed"]
 """Columns of a plan; `device_kind` may be among them."""
+_PLACE = ["group", "trained", "context", "seed"]
+_CELL = ["entry", "trained", "context"]
 _SLOT = [*ENTRY, "kind", *TASK, "context", "seed"]
 _VERSIONS = {
     "suite_version": ["suite"],
@@ -59,6 +62,16 @@ class Comparable(NamedTuple):
     frame: pd.DataFrame
     put_aside: dict[str, int]
     """Rows left out: `incomplete`, older by the column that names a version, or `repeated`."""
+
+
+class _Measured(NamedTuple):
+    """Quality rows with entries and tasks as codes, and what was planned."""
+
+    scores: pd.DataFrame
+    planned: pd.DataFrame
+    """Each `_PLACE`, with its `train_context` and `task`."""
+    entries: pd.DataFrame
+    tasks: pd.DataFrame
 
 
 class BoardColumn(NamedTuple):
@@ -128,7 +141,8 @@ def comparable(frame: pd.DataFrame) -> Comparable:
         codes = codes[keep]
     newest = latest(codes, _SLOT)
     put_aside["repeated"] = len(codes) - len(newest)
-    return Comparable(frame.iloc[newest.index.to_numpy()], put_aside)
+    kept = frame if len(newest) == len(frame) else frame.iloc[newest.index.to_numpy()]
+    return Comparable(kept, put_aside)
 
 
 def normalised(frame: pd.DataFrame) -> pd.Series:
@@ -149,10 +163,11 @@ def task_scores(frame: pd.DataFrame) -> pd.DataFrame:
 
     `score` is the mean of the seeds that finished, in the task's metric; `normalised` that of all
     seeds tried, failures as 0. `se` is the larger of two standard errors of `normalised`: between
-    seeds, and of the examples within them; `low` and `high` lie 1.96 of them to either side. `solved`
+    seeds, and of the examples within them; `low` and `high` lie 1.96 `se` to either side. `solved`
     is the share of seeds with a normalised score of at least `SOLVED`.
     """
-    return _by_context(_quality(comparable(frame).frame))
+    measured = _measured(comparable(frame).frame)
+    return _named(_by_context(measured.scores), measured)
 
 
 def effective_contexts(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -160,12 +175,11 @@ def effective_contexts(frame: pd.DataFrame, plan: pd.DataFrame | None = None) ->
 
     The effective context is the longest planned one up to which, from the trained context upwards
     and without a gap, the mean normalised score stays at `KEEPS` or more of that at the trained
-    context; a failure, or a context not tried, ends it. It is 0 where the score at the trained context
-    is not above the floor by two standard errors, and NaN where that context was not tried.
+    context; a failure, or a context not tried, ends it. It is 0 where the score at the trained
+    context is not above the floor by two standard errors, NaN where that context was not tried.
     """
-    rows = comparable(frame).frame
-    scores = _quality(rows)
-    return _effective_contexts(_entries(rows), _by_context(scores), _planned(scores, plan))
+    measured = _measured(comparable(frame).frame, plan)
+    return _named(_effective_contexts(measured, _by_context(measured.scores)), measured)
 
 
 def distance_curve(frame: pd.DataFrame) -> pd.DataFrame:
@@ -198,7 +212,7 @@ def fit_exponents(frame: pd.DataFrame, quantity: str = "step_ms") -> pd.DataFram
     """Exponents in the context of what each kind of step costs: least squares on log-log axes.
 
     Costs are per sequence. Fitted are the rungs from `ASYMPTOTIC_CONTEXT` up where there are three,
-    else the last three; `num_rungs` says how many there were, and two are the least that give a slope.
+    else the last three; `num_rungs` says how many there were, and one gives no slope.
 
     Args:
         frame: Rows.
@@ -233,22 +247,19 @@ def leaderboard(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> pd.Dat
     Args:
         frame: Rows with at least `COLUMNS`.
         plan: Rows with at least `PLAN`; scores outside it are left out. By default everything that
-            any entry of the board tried, so that a rival who tries more lowers coverage.
+            any entry of the same board tried: then a rival who tries more lowers all coverage.
     """
     rows = comparable(frame).frame
-    entries, scores, rungs = _entries(rows), _quality(rows), _rungs(rows)
-    planned = _planned(scores, plan)
-    scores = scores.merge(planned, on=[*GROUP, *TASK, "context", "seed"])
-    cells = _by_context(scores)
-    reach = _effective_contexts(entries, cells, planned)
-    board = entries
+    measured, rungs = _measured(rows, plan), _rungs(rows)
+    cells = _by_context(measured.scores)
+    reach = _effective_contexts(measured, cells)
+    board = measured.entries
     for part in (
-        _mean_quality(entries, scores, cells, planned),
-        reach.groupby(ENTRY)["effective_context"].min(skipna=False).reset_index(),
-        _costs(rungs),
-        _time_exponents(rungs),
-        _counts(rows),
+        _mean_quality(measured, cells),
+        reach.groupby("entry")["effective_context"].min(skipna=False).reset_index(),
     ):
+        board = board.merge(part, on="entry", how="left")
+    for part in (_costs(rungs), _time_exponents(rungs), _counts(rows)):
         board = board.merge(part, on=ENTRY, how="left")
     board["pareto"] = _pareto(board)
     board = board.sort_values(ENTRY).assign(worst=lambda b: -b["quality"].fillna(-1.0))
@@ -257,7 +268,7 @@ def leaderboard(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> pd.Dat
 
 
 def pareto_layers(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The Pareto layer of each row of `[N, criteria]`, higher being better and NaN worst: 1 is the frontier."""
+    """The Pareto layer, 1 the frontier, of each row of `[N, criteria]`; higher wins, NaN loses."""
     worst_last = np.where(np.isnan(values), -np.inf, values)
     no_worse = (worst_last[:, None] >= worst_last[None]).all(axis=2)
     beats = no_worse & (worst_last[:, None] > worst_last[None]).any(axis=2)
@@ -276,7 +287,7 @@ def _is_newest(codes: pd.DataFrame, column: str, unit: Sequence[str]) -> NDArray
     groups = known.groupby(list(unit), sort=False)
     order = column if column.endswith("_version") else "started_at"
     newest = known[column].loc[groups[order].idxmax()].to_numpy()
-    keep = (codes[column] < 0).to_numpy()
+    keep = np.array(codes[column] < 0)
     keep[~keep] = known[column].to_numpy() == newest[groups.ngroup().to_numpy()]
     return keep
 
@@ -285,126 +296,117 @@ def _float(frame: pd.DataFrame, name: str) -> pd.Series:
     return frame[name].astype("float64")
 
 
-def _entries(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[ENTRY].drop_duplicates(ignore_index=True)
-
-
-def _quality(rows: pd.DataFrame) -> pd.DataFrame:
-    """Quality rows with their normalised score and its standard error over examples."""
-    rows = rows[rows["kind"] == "quality"]
-    span = (_float(rows, "ceiling") - _float(rows, "floor")).abs()
-    integers = {name: rows[name].astype("int64") for name in ("train_context", "context", "seed")}
-    return rows.assign(
-        **integers,
-        ok=rows["status"] == "ok",
-        score=_float(rows, "score").where(rows["status"] == "ok"),
-        normalised=normalised(rows),
-        variance=((_float(rows, "score_se") / span.where(span > 0)) ** 2).fillna(0.0),
-    )
-
-
-def _planned(scores: pd.DataFrame, plan: pd.DataFrame | None) -> pd.DataFrame:
-    """Each planned (group, task, context, seed)."""
-    keys = [*GROUP, *TASK, "context", "seed"]
+def _measured(rows: pd.DataFrame, plan: pd.DataFrame | None = None) -> _Measured:
+    """Code entries and tasks as integers, by which grouping is fast, and lay the plan over scores."""
+    entries = rows[ENTRY].drop_duplicates().sort_values(ENTRY, ignore_index=True)
+    entries["group"] = entries.groupby(GROUP).ngroup()
+    entries["entry"] = entries.index
+    scores = rows[rows["kind"] == "quality"]
+    scores = scores.astype(dict.fromkeys(["train_context", "context", "seed"], "int64"))
+    planned = scores if plan is None else plan
+    tasks = pd.concat([scores[TASK], planned[TASK]]).drop_duplicates(ignore_index=True)
+    tasks["trained"] = tasks.index
+    scores = scores.merge(entries, on=ENTRY).merge(tasks, on=TASK)
     if plan is None:
-        return scores[keys].drop_duplicates(ignore_index=True)
-    if "device_kind" not in plan:
-        plan = plan.merge(scores[GROUP].drop_duplicates(), on="suite")
-    return plan[keys].drop_duplicates(ignore_index=True)
+        planned = scores
+    else:
+        shared = [name for name in GROUP if name in plan]
+        groups = entries[[*GROUP, "group"]].drop_duplicates()
+        planned = plan[[*PLAN, *shared[1:]]].merge(groups, on=shared).merge(tasks, on=TASK)
+    planned = planned[[*_PLACE, "train_context", "task"]].drop_duplicates(ignore_index=True)
+    if plan is not None:
+        scores = scores.merge(planned[_PLACE], on=_PLACE)
+    ok = scores["status"] == "ok"
+    span = (_float(scores, "ceiling") - _float(scores, "floor")).abs()
+    scores["normalised"] = normalised(scores)
+    scores["score"] = _float(scores, "score").where(ok)
+    scores["variance"] = ((_float(scores, "score_se") / span.where(span > 0)) ** 2).fillna(0.0)
+    return _Measured(scores.assign(ok=ok), planned, entries, tasks)
+
+
+def _named(coded: pd.DataFrame, measured: _Measured) -> pd.DataFrame:
+    """A frame with the names of entries and tasks before its values, instead of their codes."""
+    named = coded.merge(measured.entries, on="entry").merge(measured.tasks, on="trained")
+    values = [name for name in coded if name not in (*_CELL, "group", "train_context")]
+    place = ["context"] if "context" in coded else []
+    return named[[*ENTRY, *TASK, *place, *values]]
 
 
 def _by_context(scores: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds of each (entry, task, context) that was tried."""
-    keys = [*ENTRY, *TASK, "context"]
-    cells = (
-        scores.assign(solved=scores["normalised"] >= SOLVED)
-        .groupby(keys)
-        .agg(
-            score=("score", "mean"),
-            normalised=("normalised", "mean"),
-            spread=("normalised", "std"),
-            variance=("variance", "sum"),
-            num_seeds=("seed", "nunique"),
-            solved=("solved", "mean"),
-            metric=("metric", "first"),
-            floor=("floor", "mean"),
-            ceiling=("ceiling", "mean"),
-        )
-        .reset_index()
-    )
-    between_seeds = (cells.pop("spread") / np.sqrt(cells["num_seeds"])).fillna(0.0)
-    of_examples = np.sqrt(cells.pop("variance")) / cells["num_seeds"]
+    scores = scores.assign(solved=scores["normalised"] >= SOLVED)
+    groups = scores.groupby(_CELL)
+    names = ["score", "normalised", "solved", "floor", "ceiling"]
+    cells = groups[names].mean().astype("float64")
+    cells["metric"] = groups["metric"].first()
+    cells["num_seeds"] = groups.size()
+    between_seeds = groups["normalised"].std().fillna(0.0) / np.sqrt(cells["num_seeds"])
+    of_examples = np.sqrt(groups["variance"].sum()) / cells["num_seeds"]
     cells["se"] = np.maximum(between_seeds, of_examples)
     cells["low"] = (cells["normalised"] - 1.96 * cells["se"]).clip(lower=0.0)
     cells["high"] = (cells["normalised"] + 1.96 * cells["se"]).clip(upper=1.0)
-    return cells
+    return cells.reset_index()
 
 
-def _effective_contexts(
-    entries: pd.DataFrame, cells: pd.DataFrame, planned: pd.DataFrame
-) -> pd.DataFrame:
-    keys = [*ENTRY, *TASK]
-    wanted = entries.merge(planned.drop(columns="seed").drop_duplicates(), on=GROUP)
-    wanted = wanted[wanted["context"] >= wanted["train_context"]]
-    curve = wanted.merge(
-        cells[[*keys, "context", "normalised", "se"]], on=[*keys, "context"], how="left"
-    ).sort_values([*keys, "context"])
-    trained = curve[curve["context"] == curve["train_context"]]
-    trained = trained[[*keys, "normalised", "se"]]
-    trained = trained.rename(columns={"normalised": "trained_score", "se": "trained_se"})
-    curve = curve.merge(trained, on=keys, how="left")
+def _effective_contexts(measured: _Measured, cells: pd.DataFrame) -> pd.DataFrame:
+    keys = ["entry", "trained"]
+    wanted = measured.planned.drop(columns=["seed", "task"]).drop_duplicates()
+    wanted = measured.entries[["entry", "group"]].merge(wanted, on="group")
+    curve = wanted.merge(cells[[*_CELL, "normalised", "se"]], on=_CELL, how="left")
+    start = curve.loc[curve["context"] == curve["train_context"], [*keys, "normalised", "se"]]
+    start = start.rename(columns={"normalised": "trained_score", "se": "trained_se"})
+    curve = curve[curve["context"] >= curve["train_context"]].merge(start, on=keys, how="left")
+    curve = curve.sort_values([*keys, "context"])
     above_floor = curve["trained_score"] > 2 * curve["trained_se"]
     keeps = above_floor & (curve["normalised"] >= KEEPS * curve["trained_score"])
     unbroken = keeps.groupby([curve[key] for key in keys]).cummin()
-    curve["effective_context"] = curve["context"].where(unbroken, 0).astype("float64")
-    curve.loc[curve["trained_score"].isna(), "effective_context"] = np.nan
+    reached = curve["context"].where(unbroken, 0).astype("float64")
+    curve["effective_context"] = reached.where(curve["trained_score"].notna())
     columns = ["effective_context", "trained_score", "trained_se"]
     return curve.groupby(keys)[columns].max().reset_index()
 
 
-def _mean_quality(
-    entries: pd.DataFrame, scores: pd.DataFrame, cells: pd.DataFrame, planned: pd.DataFrame
-) -> pd.DataFrame:
-    """Quality, its interval and coverage of each entry."""
+def _mean_quality(measured: _Measured, cells: pd.DataFrame) -> pd.DataFrame:
+    """Quality, its interval and coverage of each entry that has a plan."""
+    planned = measured.planned
     pairs = planned.drop(columns="seed").drop_duplicates()
-    num_tasks = pairs.groupby(GROUP)["task"].transform("nunique")
-    pairs["weight"] = 1.0 / (num_tasks * pairs.groupby([*GROUP, "task"])["task"].transform("size"))
-    cells = cells.merge(pairs, on=[*GROUP, *TASK, "context"])
-    cells["share"] = cells["normalised"] * cells["weight"]
-    num_planned = planned.groupby(GROUP).size().rename("num_planned").reset_index()
-    part = entries.merge(num_planned, on=GROUP)
-    quality = cells.groupby(ENTRY)["share"].sum().rename("quality").reset_index()
-    num_ok = scores.groupby(ENTRY)["ok"].sum().rename("num_ok").reset_index()
-    for one in (quality, num_ok):
-        part = part.merge(one, on=ENTRY, how="left")
-    part["quality"] = part["quality"].fillna(0.0)
-    part["coverage"] = part.pop("num_ok").fillna(0) / part.pop("num_planned")
-    return part.merge(_intervals(scores, cells), on=ENTRY, how="left")
+    num_tasks = pairs.groupby("group")["task"].transform("nunique")
+    num_pairs = pairs.groupby(["group", "task"])["task"].transform("size")
+    pairs["weight"] = 1.0 / (num_tasks * num_pairs)
+    cells = cells.merge(measured.entries[["entry", "group"]], on="entry")
+    cells = cells.merge(pairs[["group", "trained", "context", "weight"]])
+    quality = (cells["normalised"] * cells["weight"]).groupby(cells["entry"]).sum()
+    num_ok = measured.scores.groupby("entry")["ok"].sum()
+    part = measured.entries[["entry", "group"]]
+    part = part[part["group"].isin(planned["group"])].set_index("entry")
+    num_planned = part.pop("group").map(planned.groupby("group").size())
+    part["quality"] = quality.reindex(part.index, fill_value=0.0)
+    part["coverage"] = num_ok.reindex(part.index, fill_value=0) / num_planned
+    return part.join(_intervals(measured, cells)).reset_index()
 
 
-def _intervals(scores: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+def _intervals(measured: _Measured, cells: pd.DataFrame) -> pd.DataFrame:
     """Bootstrap intervals of quality; `cells` has the weight of each task and context."""
-    seed_keys = [*ENTRY, *TASK, "seed"]
-    means = cells[[*ENTRY, *TASK, "context", "normalised", "weight"]]
-    seeds = scores[seed_keys].drop_duplicates().merge(means, on=[*ENTRY, *TASK])
-    own = scores[[*seed_keys, "context", "normalised"]].rename(columns={"normalised": "own"})
-    seeds = seeds.merge(own, on=[*seed_keys, "context"], how="left")
+    keys = ["entry", "trained", "seed"]
+    own = measured.scores[[*keys, "context", "normalised"]].rename(columns={"normalised": "own"})
+    seeds = own[keys].drop_duplicates().merge(cells[[*_CELL, "group", "normalised", "weight"]])
+    seeds = seeds.merge(own, how="left")
     # A context that a seed lacks takes the others' mean there, which leaves quality what it is.
     seeds["share"] = seeds["own"].fillna(seeds["normalised"]) * seeds["weight"]
-    shares = seeds.groupby(seed_keys)["share"].sum().reset_index()
-    shares["num_seeds"] = shares.groupby([*ENTRY, *TASK])["seed"].transform("size")
-    part = _entries(shares)
-    shares["entry"] = shares.groupby(ENTRY).ngroup()
-    drawn = np.zeros((len(part), RESAMPLES))
-    for key, stratum in shares.groupby([*GROUP, *TASK, "num_seeds"]):
-        size = int(stratum["num_seeds"].iloc[0])
-        rng = np.random.default_rng(int(digest(repr(tuple(map(str, key)))), 16))
+    shares = seeds.groupby([*keys, "group"])["share"].sum().reset_index()
+    shares["num_seeds"] = shares.groupby(["entry", "trained"])["seed"].transform("size")
+    entries, shares["row"] = np.unique(shares["entry"], return_inverse=True)
+    drawn = np.zeros((len(entries), RESAMPLES))
+    for (task, size), stratum in shares.groupby(["trained", "num_seeds"]):
+        # Drawn by the task's name, so that neither rivals nor other tasks change the draws.
+        name = measured.tasks.loc[task, TASK].to_json()
+        rng = np.random.default_rng(int(digest(name), 16))
         draws = rng.multinomial(size, np.full(size, 1 / size), RESAMPLES) / size  # [R, seeds]
         values = stratum["share"].to_numpy().reshape(-1, size)
-        np.add.at(drawn, stratum["entry"].to_numpy()[::size], values @ draws.T)
-    drawn[shares.groupby("entry")["num_seeds"].min().to_numpy() < 2] = np.nan
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=1) if len(part) else (np.nan, np.nan)
-    return part.assign(quality_low=low, quality_high=high)
+        drawn[stratum["row"].to_numpy()[::size]] += values @ draws.T
+    drawn[shares.loc[shares["num_seeds"] < 2, "row"]] = np.nan
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=1)
+    return pd.DataFrame({"quality_low": low, "quality_high": high}, index=entries)
 
 
 def _rungs(rows: pd.DataFrame) -> pd.DataFrame:
@@ -441,7 +443,7 @@ def _time_exponents(rungs: pd.DataFrame) -> pd.DataFrame:
 
 def _side_by_side(long: pd.DataFrame, value: str, title: str) -> pd.DataFrame:
     """One column for each kind of cost, named by the title with `train`, `prefill` or `decode`."""
-    wide = long.set_index([*ENTRY, "kind"])[value].unstack("kind")
+    wide = long.pivot_table(value, index=ENTRY, columns="kind", dropna=False)
     wide = wide.reindex(columns=["train_step", "prefill", "decode"])
     wide.columns = [title.format(kind) for kind in ("train", "prefill", "decode")]
     return wide.reset_index()
@@ -476,11 +478,11 @@ def _anchor_bytes(at: pd.DataFrame) -> pd.DataFrame:
 
 def _counts(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of each status, and parameters."""
-    counts = rows.groupby([*ENTRY, "status"]).size().unstack("status", fill_value=0)
+    keys = [rows[key] for key in ENTRY]
+    counts = pd.get_dummies(rows["status"], dtype="int64").groupby(keys).sum()
     counts = counts.reindex(columns=list(STATUSES), fill_value=0)
     counts["failed"] = counts.drop(columns=["ok", "unsupported"]).sum(axis=1)
     params = _float(rows, "num_params")
-    keys = [rows[key] for key in ENTRY]
     trained = params.where(rows["kind"] == "quality").groupby(keys).max()
     counts["num_params"] = trained.fillna(params.groupby(keys).max())
     return counts.reset_index()
@@ -492,3 +494,15 @@ def _pareto(board: pd.DataFrame) -> pd.Series:
         criteria = group[["quality", "prefill_speed", "memory"]].astype("float64").to_numpy()
         layers.loc[group.index] = pareto_layers(criteria * [1, 1, -1])
     return layers
+
+
+def entry_labels(board: pd.DataFrame) -> list[str]:
+    """A name for each row: the method, and of several configs the fields that set them apart."""
+    configs = [json.loads(text) for text in board["config"]]
+    labels: list[str] = []
+    for method, config in zip(board["method"], configs, strict=True):
+        rivals = [c for m, c in zip(board["method"], configs, strict=True) if m == method]
+        apart = [name for name in config if any(c.get(name) != config[name] for c in rivals)]
+        fields = ",".join(f"{name}={config[name]}" for name in apart)
+        labels.append(f"{method}:{fields}" if fields else str(method))
+    return labels

@@ -22,7 +22,7 @@ from lcbench.store import Row
 from lcbench.suite import Cell, MethodCard, Suite, TaskCard
 
 HARNESS_FILES = (
-    "method", "blocks", "model", "task", "corpus", "train", "measure", "cells",
+    "method", "blocks", "model", "task", "corpus", "sampling", "train", "measure", "cells",
 )  # fmt: skip
 """Modules of this package that can change a number; their hash is part of every cell's id."""
 WAIT_S = 0.2
@@ -286,7 +286,7 @@ class Folder:
         if not files:
             return None
         today = datetime.datetime.now(datetime.UTC).date()
-        sealed = store.seal(store.read_table(files), self.path, today)
+        sealed = store.seal(store.read_table(files).table, self.path, today)
         for path in files:
             path.unlink(missing_ok=True)
         return sealed

@@ -15,7 +15,8 @@ def distinct(rng: np.random.Generator, batch: int, count: int, below: int) -> In
     """
     if not 0 <= count <= below:
         raise ValueError(f"cannot draw {count} distinct numbers below {below}")
-    if 2 * count > below:
+    # Shuffling takes time in proportion to `below`; drawing again, with the number of repeats.
+    if 4 * count > below:
         return rng.permuted(np.tile(np.arange(below), (batch, 1)), axis=1)[:, :count]
     drawn = rng.integers(below, size=(batch, count))
     # Only repeats are drawn again, found without regard to which number it is. So renaming the

@@ -136,6 +136,8 @@ class NeverForgetsWhileDecoding(Toy):
 
 
 class KeepsNoState(Toy):
+    """A toy that cannot stream."""
+
     def keep(self, seen: Tensor, state: Tensor | None) -> None:
         return None
 
@@ -170,9 +172,6 @@ class DrawsNoise(Toy):
 
 
 class AnswersInFloat32(Toy):
-    def values(self, seen: Tensor) -> Tensor:
-        return super().values(seen)
-
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Any]:
         y, kept = super().forward(x, state)
         return y.float(), kept
@@ -278,7 +277,7 @@ def test_a_planted_defect_breaks_its_law(law: str, spec: MethodSpec) -> None:
     assert finding.detail
 
 
-@pytest.mark.parametrize("window", [1, 5, 400])
+@pytest.mark.parametrize("window", [2, 5, 400])
 def test_a_sound_method_keeps_every_law(window: int) -> None:
     findings = check_method(SOUND, ToyConfig(window=window))
     assert [finding for finding in findings if finding.outcome != "pass"] == []
@@ -331,9 +330,10 @@ def test_the_receptive_field_is_the_band(causal: bool) -> None:
 
 
 def test_equal_probes_build_equal_modules() -> None:
-    first, second = (Probe(SOUND, ToyConfig(), seed=3).build() for _ in range(2))
-    assert torch.equal(first.q.weight, second.q.weight)
-    assert not torch.equal(first.q.weight, Probe(SOUND, ToyConfig(), seed=4).build().q.weight)
+    first, second, other = (Probe(SOUND, ToyConfig(), seed).build() for seed in (3, 3, 4))
+    weight = first.state_dict()["q.weight"]
+    assert torch.equal(weight, second.state_dict()["q.weight"])
+    assert not torch.equal(weight, other.state_dict()["q.weight"])
 
 
 def test_time_is_measured_as_an_exponent() -> None:

@@ -1,9 +1,9 @@
 """Multi-query associative recall: pairs of key and value, then every key once, far from its pair.
 
 Source: Arora et al. (2023), "Zoology: Measuring and improving recall in efficient language models",
-arXiv:2312.04927. Changed: queries lie uniformly by default (`power_a` 1.0; the
-original's 0.01 keeps them close to the pairs), and the order of the pairs never tells the order of
-the queries. Left out: several passes.
+arXiv:2312.04927. Changed: queries lie uniformly by default (`power_a` 1.0; the original's 0.01
+keeps them close to the pairs), and the order of the pairs never tells the order of the queries.
+Left out: several passes.
 Shapes: B batch, T tokens, N pairs.
 """
 

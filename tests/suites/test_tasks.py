@@ -1,6 +1,8 @@
 """What every task in `suites/tasks/` must satisfy; a new file there is tested with no new test."""
 
 import hashlib
+import math
+from collections import Counter
 from importlib import import_module
 from itertools import pairwise, product
 from pathlib import Path
@@ -201,6 +203,14 @@ def test_mqar_queries_lie_uniformly_unless_asked_otherwise() -> None:
     assert where[0.01][0] > 10 * where[0.01][-1]
 
 
+@pytest.mark.parametrize("power_a", [1.0, 0.01])
+def test_mqar_pairs_are_asked_in_no_order(power_a: float) -> None:
+    task = build("mqar", {"num_pairs": 2, "power_a": power_a})
+    inputs, targets, _ = task.sample(np.random.default_rng(7), 4000, 40)
+    first_asked = inputs[np.arange(4000), (targets != IGNORE).argmax(axis=1)]
+    assert abs((first_asked == inputs[:, 0]).mean() - 0.5) < 0.03
+
+
 @pytest.mark.parametrize("num_updates", [1, 4, 8])
 def test_mqar_update_asks_every_key_for_its_last_value(num_updates: int) -> None:
     task = build("mqar_update", {"num_updates": num_updates})
@@ -285,7 +295,7 @@ def test_a_config_that_asks_nothing_is_refused(name: str, overrides: dict) -> No
         spec_of(name).config(**overrides)
 
 
-@pytest.mark.parametrize(("count", "below"), [(1, 1), (3, 4), (3, 6), (2, 4)])
+@pytest.mark.parametrize(("count", "below"), [(1, 1), (3, 4), (2, 6), (2, 8), (2, 11)])
 def test_distinct_draws_every_arrangement_equally_often(count: int, below: int) -> None:
     draws = distinct(np.random.default_rng(5), 60_000, count, below)
     arrangements, seen = np.unique(draws, axis=0, return_counts=True)
@@ -306,8 +316,14 @@ def test_code_lm_windows_are_text_of_their_own_split() -> None:
             assert np.array_equal(tokens[1:], wanted[:-1])
 
 
-def test_code_lm_floor_is_the_same_from_every_split() -> None:
-    assert len({build("code_lm", {}, split).floor(64) for split in SPLITS}) == 1
+def test_code_lm_floor_scores_the_test_split_from_every_split() -> None:
+    train, test = (
+        Counter(b"\0".join(document.text for document in load_corpus().split(split)))
+        for split in ("train", "test")
+    )
+    bits = {byte: math.log2((train.total() + 256) / (train[byte] + 1)) for byte in range(256)}
+    floor = sum(count * bits[byte] for byte, count in test.items()) / test.total()
+    assert [build("code_lm", {}, split).floor(64) for split in SPLITS] == pytest.approx([floor] * 3)
 
 
 def test_code_lm_says_when_a_split_is_shorter_than_the_context() -> None:

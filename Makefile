@@ -1,0 +1,44 @@
+# `make run` and `make test` are all the set-up there is; the rest is for working on lcbench itself.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Passed on to the command: make run ARGS="--suite smoke", make test ARGS="-k store".
+ARGS ?=
+
+.PHONY: run test check bench app help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+
+run: $(VENV)/installed  ## make the environment, measure all methods, show the leaderboard
+	$(BIN)/lcbench run --method all $(ARGS)
+
+test: $(VENV)/installed-dev  ## make the environment, run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/installed-dev  ## lint, format, types, import arrows
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+bench: $(VENV)/installed-dev  ## time the project's own hot paths
+	$(BIN)/python -m pytest tests/bench --benchmark-enable --benchmark-only $(ARGS)
+
+app: $(VENV)/installed  ## open the leaderboard in a browser
+	$(BIN)/lcbench app $(ARGS)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "lcbench needs Python 3.11 or newer; name one: make run PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing lcbench into $(VENV) (a few minutes the first time) ..."
+	$(INSTALL) -e '.[app]'
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(INSTALL) -e '.[app,dev]'
+	@touch $@
