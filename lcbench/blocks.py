@@ -50,8 +50,8 @@ class Heads(nn.Module):
 
 
 def split_heads(y: Tensor, num_heads: int) -> Tensor:
-    """`[B, T, D]` seen as `[B, H, T, K]`."""
-    return y.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    """`[..., T, D]` seen as `[..., H, T, K]`."""
+    return y.unflatten(-1, (num_heads, -1)).transpose(-3, -2)
 
 
 def rotate(*tensors: Tensor, positions: Tensor) -> list[Tensor]:

@@ -30,7 +30,7 @@ Target = Callable[..., Any]
 
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 """Torch's switch for huge pages on Linux CPUs: without it memory-heavy methods slow down at random."""
-PRELOAD = "lcbench.cells"
+PRELOAD = "lcbench.preload"
 ENDING_S = 5.0
 """How long a child that has answered may take to end."""
 LEAST_FREE_SHARE = 0.03
@@ -216,6 +216,8 @@ def _serve(answers: Connection, lifeline: Connection, target: Target, args: tupl
         send("done", target(*args, send))
     except BaseException as error:  # noqa: BLE001 -- whatever it is, the parent must hear of it
         send("failed", _failure(error))
+    # Not by returning: taking torch down in good order takes longer than a short cell.
+    os._exit(0)
 
 
 def _end_with_parent(lifeline: Connection) -> None:

@@ -297,7 +297,7 @@ def _float(frame: pd.DataFrame, name: str) -> pd.Series:
 
 
 def _measured(rows: pd.DataFrame, plan: pd.DataFrame | None = None) -> _Measured:
-    """Code entries and tasks as integers, by which grouping is fast, and lay the plan over scores."""
+    """Code entries and tasks as integers, fast to group by, and lay the plan over the scores."""
     entries = rows[ENTRY].drop_duplicates().sort_values(ENTRY, ignore_index=True)
     entries["group"] = entries.groupby(GROUP).ngroup()
     entries["entry"] = entries.index
@@ -397,7 +397,8 @@ def _intervals(measured: _Measured, cells: pd.DataFrame) -> pd.DataFrame:
     shares["num_seeds"] = shares.groupby(["entry", "trained"])["seed"].transform("size")
     entries, shares["row"] = np.unique(shares["entry"], return_inverse=True)
     drawn = np.zeros((len(entries), RESAMPLES))
-    for (task, size), stratum in shares.groupby(["trained", "num_seeds"]):
+    for _, stratum in shares.groupby(["trained", "num_seeds"]):
+        task, size = stratum["trained"].iloc[0], int(stratum["num_seeds"].iloc[0])
         # Drawn by the task's name, so that neither rivals nor other tasks change the draws.
         name = measured.tasks.loc[task, TASK].to_json()
         rng = np.random.default_rng(int(digest(name), 16))

@@ -5,9 +5,6 @@ A folder of results holds `cells/<cell_id>.parquet`, one finished cell each, and
 what can.
 """
 
-# pyarrow has no type stubs.
-# pyright: reportUnknownParameterType=false
-
 import hashlib
 import os
 import uuid
@@ -258,7 +255,7 @@ def read_rows(paths: Iterable[Path], columns: Sequence[str] | None = None) -> Re
     Takes and raises what `read_table` does; reading fewer columns takes less time and memory.
     """
     table, problems = read_table(paths, columns)
-    nullable = {_INT: pd.Int64Dtype(), _BOOL: pd.BooleanDtype()}
+    nullable: dict[Any, Any] = {_INT: pd.Int64Dtype(), _BOOL: pd.BooleanDtype()}
     return ReadResult(table.to_pandas(types_mapper=nullable.get), problems)
 
 

@@ -14,7 +14,7 @@ from lcbench.method import Method, State, state_bytes, state_tensors
 from lcbench.probe import LENGTHS, TOKENS, TOLERANCE, Probe, difference
 
 SHORTEST, LONGEST = 4096, 32768
-"""Tokens between which a declared cost exponent holds."""
+"""Tokens between which a declared state exponent holds, to within a block."""
 
 
 def segments(probe: Probe) -> str | None:
@@ -75,10 +75,13 @@ def state_growth(probe: Probe) -> str | None:
     if broken := _unkept(probe.build()(probe.tokens(3, TOKENS))[1], batch=3):
         return broken
     method = probe.build(torch.float32, shape=probe.shape(d_model=16, num_heads=1))
-    x = probe.tokens(1, LONGEST, torch.float32, d_model=16)
+    # Whole blocks: a state that fills up block by block is compared at the same fill.
+    period = probe.spec.shift_period(probe.config) or 1
+    step = period * math.ceil(SHORTEST / 2 / period)
+    x = probe.tokens(1, LONGEST * 2 * step // SHORTEST, torch.float32, d_model=16)
     state: State = None
     sizes: list[int] = []
-    for segment in torch.split(x, SHORTEST // 2, dim=1):
+    for segment in torch.split(x, step, dim=1):
         state = method(segment, state)[1]
         sizes.append(max(state_bytes(state), 1))
     first, last = sizes[1], sizes[-1]
@@ -87,12 +90,12 @@ def state_growth(probe: Probe) -> str | None:
     # What stops growing is compared exactly: a slow growth would pass for 0.
     if abs(exponent - declared) > (0.15 if declared else 0.0):
         return (
-            f"{first} bytes at T={SHORTEST} and {last} at T={LONGEST}, "
+            f"{first} bytes at T={2 * step} and {last} at T={x.shape[1]}, "
             f"an exponent of {exponent:.2g}; declared is {declared:g}"
         )
-    at_once = state_bytes(method(x[:, :SHORTEST])[1])
+    at_once = state_bytes(method(x[:, : 2 * step])[1])
     if at_once > 1.1 * first:
-        return f"T={SHORTEST}: {at_once} bytes after one call, {first} after two"
+        return f"T={2 * step}: {at_once} bytes after one call, {first} after two"
     return None if declared else _decoding_growth(probe, method, state)
 
 

@@ -258,8 +258,8 @@ def show_problems(problems: Sequence[tuple[Path, str]], out: Console) -> None:
 
 
 BOARD_COLUMNS = (
-    *("pareto", "quality", "coverage", "effective_context", "prefill_speed", "train_speed"),
-    *("decode_speed", "memory", "state_bytes_per_token", "failed"),
+    *("quality", "coverage", "effective_context", "prefill_speed", "train_speed"),
+    *("decode_speed", "memory", "state_bytes_per_token", "failed", "pareto"),
 )
 """What of `ranking.leaderboard` fits a terminal."""
 

@@ -1,0 +1,12 @@
+"""What the fork server loads once, so that no cell has to: torch, the harness, and torch's slow corners.
+
+The first optimizer of a process imports the compiler (more than a second), wanted or not.
+"""
+
+import torch
+
+import lcbench.cells
+
+torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+
+__all__ = ["lcbench"]
