@@ -18,8 +18,25 @@ FAILED = ("error", "crashed", "invalid")
 INTERRUPTED = 130
 
 
+class Command(click.Command):
+    """A command that tells what a person got wrong in a paragraph, not in a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it."""
+        from lcbench.registry import PluginError
+
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            raise click.UsageError(str(error), ctx) from None
+        except PluginError as error:
+            raise click.ClickException(str(error)) from None
+
+
 class Group(click.Group):
     """A command group that names the nearest command when one is misspelt."""
+
+    command_class = Command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -31,17 +48,6 @@ class Group(click.Group):
                 f"No such command {name!r}; {did_you_mean(name, self.list_commands(ctx))}", ctx
             )
         return super().resolve_command(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; what a person got wrong is told in a paragraph, not in a traceback."""
-        from lcbench.registry import PluginError
-
-        try:
-            return super().invoke(ctx)
-        except UsageError as error:
-            raise click.UsageError(str(error), ctx) from None
-        except PluginError as error:
-            raise click.ClickException(str(error)) from None
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -373,3 +379,63 @@ def leaderboard(suite: str | None, results: tuple[Path, ...], form: str) -> None
             )
         frame = frame[frame["suite"] == suite]
     terminal.show_leaderboard_as(form, frame, read.problems)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--cost", is_flag=True, help="Also measure how time and memory grow, which takes longer.")
+def check(name: str, cost: bool) -> None:
+    """Hold a method, NAME or NAME:FIELD=VALUE, to the contract; write nothing."""
+    from lcbench import registry, terminal
+    from lcbench.conformance import check_method
+
+    ((method, overrides),) = _read_methods([name])[:1]
+    spec = registry.load_method(method)
+    config = spec.config().override(split_assignments(overrides))
+    findings = check_method(spec, config, cost=cost)
+    terminal.show_findings(name, findings)
+    if any(finding.outcome == "fail" for finding in findings):
+        sys.exit(1)
+
+
+@main.command()
+@click.option(
+    "--results", multiple=True, type=click.Path(path_type=Path, exists=True),
+    help="Files or folders to read. Default: published and local results.",
+)
+@click.option("--port", type=click.IntRange(1, 65535), default=8501, show_default=True)
+@click.option("--address", default="localhost", show_default=True, help="What to listen on.")
+@click.option("--no-browser", is_flag=True, help="Do not open a browser.")
+def app(results: tuple[Path, ...], port: int, address: str, no_browser: bool) -> None:
+    """Open the leaderboard in a browser."""
+    import importlib.util
+    import os
+    import subprocess
+
+    if any(importlib.util.find_spec(package) is None for package in ("streamlit", "plotly")):
+        raise click.ClickException(
+            "the app needs streamlit and plotly: pip install 'lcbench[app]', or pip install -e '.[app]'"
+            " in a checkout"
+        )
+    from lcbench import paths
+
+    page = paths.plugin_folders("app")[0] / "leaderboard.py"
+    environment = dict(os.environ)
+    if results:
+        environment["LCBENCH_RESULTS"] = os.pathsep.join(str(path.resolve()) for path in results)
+    options = {
+        "server.address": address,
+        "server.port": str(port),
+        "server.headless": str(no_browser).lower(),
+        "browser.gatherUsageStats": "false",
+    }
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+    command = [sys.executable, "-m", "streamlit", "run", str(page), *flags]
+    try:
+        sys.exit(subprocess.run(command, env=environment, check=False).returncode)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -190,7 +190,7 @@ def _batch(probe: Probe) -> str | None:
 
 
 def _determinism(probe: Probe) -> str | None:
-    """Same seed and input, same bits, whatever was called before; an input is left as it was."""
+    """Same seed and input, same bits, whatever was called before and whether gradients are kept."""
     method, x = probe.build(), probe.tokens(2, TOKENS)
     kept = x.clone()
     expected: Tensor = method(x)[0]
@@ -206,6 +206,13 @@ def _determinism(probe: Probe) -> str | None:
             method(probe.tokens(2, 1, stream=2), state)
         if not torch.equal(method(kept)[0], expected):
             return f"T={TOKENS}: the output changes after a call of {length} tokens"
+    x = probe.tokens(2, probe.context)
+    expected = method(x)[0]
+    with torch.enable_grad():
+        y: Tensor = method(x.requires_grad_())[0]
+    # Not bits: fused kernels round otherwise where they keep what a backward pass needs.
+    if (gap := difference(y.detach(), expected)).size > TOLERANCE:
+        return f"T={probe.context}: where gradients are kept, output {gap.token} is another"
     return None
 
 

@@ -1,8 +1,11 @@
-"""Where methods, suites, the app and results lie, in a checkout and in an installed wheel."""
+"""Where methods, suites, the app and results lie: in a checkout, in a wheel, and in folders of one's own."""
 
+import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
+EXTRA_FOLDERS = "LCBENCH_PATH"
+"""Environment variable naming folders that hold `methods/`, `suites/` and `suites/tasks/` too."""
 
 
 def checkout() -> Path | None:
@@ -12,15 +15,16 @@ def checkout() -> Path | None:
     return root if is_checkout else None
 
 
-def checkout_folder(name: str) -> list[str]:
-    """What a plug-in package adds to its `__path__`: the top-level folder, or nothing in a wheel."""
-    root = checkout()
-    return [str(root / name)] if root else []
+def plugin_folders(name: str) -> list[Path]:
+    """The folders that hold the files of `methods`, `suites` or `suites/tasks`, lcbench's own first."""
+    extra = [Path(part) for part in os.environ.get(EXTRA_FOLDERS, "").split(os.pathsep) if part]
+    return [(root / name) for root in (checkout() or PACKAGE, *extra)]
 
 
-def plugin_folder(name: str) -> Path:
-    """The folder that holds the files of `methods`, `suites`, `suites/tasks` or `app`."""
-    return (checkout() or PACKAGE) / name
+def package_path(name: str) -> list[str]:
+    """What the package `lcbench.<name>` adds to its `__path__` beside its own folder."""
+    own = str(PACKAGE / name)
+    return [path for folder in plugin_folders(name) if (path := str(folder)) != own]
 
 
 def published_results() -> Path:

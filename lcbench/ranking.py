@@ -287,7 +287,7 @@ def _is_newest(codes: pd.DataFrame, column: str, unit: Sequence[str]) -> NDArray
     groups = known.groupby(list(unit), sort=False)
     order = column if column.endswith("_version") else "started_at"
     newest = known[column].loc[groups[order].idxmax()].to_numpy()
-    keep = np.array(codes[column] < 0)
+    keep = codes[column].lt(0).to_numpy(copy=True)
     keep[~keep] = known[column].to_numpy() == newest[groups.ngroup().to_numpy()]
     return keep
 

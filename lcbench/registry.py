@@ -1,19 +1,20 @@
 """Methods, tasks and suites by name: names come from file names, and nothing is imported to list them.
 
-A plug-in is one file; its stem, with `-` for `_`, is its name. Other installed packages add theirs
-through the entry-point groups `lcbench.methods`, `lcbench.tasks` and `lcbench.suites`, whose value is
-the module.
+A plug-in is one file; its stem, with `-` for `_`, is its name. Folders named in `LCBENCH_PATH` are
+searched after lcbench's own; other installed packages add theirs through the entry-point groups
+`lcbench.methods`, `lcbench.tasks` and `lcbench.suites`, whose value is the module.
 """
 
 import ast
+import functools
 import importlib
 import importlib.util
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from lcbench.config import UsageError, did_you_mean, digest
-from lcbench.paths import plugin_folder
+from lcbench.paths import plugin_folders
 
 if TYPE_CHECKING:
     from lcbench.method import MethodSpec
@@ -67,11 +68,15 @@ def sources(kind: Kind) -> dict[str, Source]:
     """
     place = _PLACES[kind]
     found: dict[str, Source] = {}
-    for path in sorted(plugin_folder(place.folder).glob("*.py")):
-        if not path.stem.startswith("_"):
+    for folder in plugin_folders(place.folder):
+        for path in sorted(folder.glob("*.py")):
+            if path.stem.startswith("_"):
+                continue
             name = path.stem.replace("_", "-")
+            if name in found:
+                raise PluginError(f"{kind} {name!r} lies in two folders: {found[name].path} and {path}")
             found[name] = Source(name, f"{place.module}.{path.stem}", path)
-    for entry in entry_points(group=place.module.replace("suites.tasks", "tasks")):
+    for entry in _entry_points(place.module.replace("suites.tasks", "tasks")):
         if entry.name in found:
             raise PluginError(
                 f"{kind} {entry.name!r} of {entry.value} has the name of {found[entry.name].path.name}"
@@ -81,6 +86,12 @@ def sources(kind: Kind) -> dict[str, Source]:
             raise PluginError(f"{kind} {entry.name!r}: module {entry.value} is not installed")
         found[entry.name] = Source(entry.name, entry.value, Path(spec.origin))
     return dict(sorted(found.items()))
+
+
+@functools.cache
+def _entry_points(group: str) -> EntryPoints:
+    """Entry points of the installed packages, which takes longest of a listing, once a process."""
+    return entry_points(group=group)
 
 
 def source(kind: Kind, name: str) -> Source:

@@ -237,7 +237,8 @@ def compose_rows(cell: Cell, verdict: Verdict, setting: Setting) -> list[Row]:
         **setting.provenance,
     }
     if verdict.status == "ok":
-        return [shared | row for row in verdict.value]
+        # What the process says of identity, machine or time is overruled by what the parent knows.
+        return [{**row, **shared} for row in verdict.value]
     failure: Row = {
         "status": verdict.status,
         "stage": verdict.stage,

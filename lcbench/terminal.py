@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 from rich import box
@@ -22,6 +22,9 @@ from lcbench import ranking
 from lcbench.estimate import estimate_bytes, estimate_seconds
 from lcbench.runner import Event, Setting, Tally
 from lcbench.suite import Cell
+
+if TYPE_CHECKING:
+    from lcbench.conformance import Finding
 
 def console() -> Console:
     """Where everything is printed; wide enough for a table when it is not a terminal."""
@@ -387,3 +390,21 @@ def _markdown(board: pd.DataFrame) -> str:
         values = [_board_value(row, columns[name]) for name in names[2:]]
         lines.append("| " + " | ".join([row["suite"], row["device_kind"], label, *values]) + " |")
     return "\n".join(lines)
+
+
+OUTCOME_STYLES = {"pass": "green", "fail": "bold red", "warning": "yellow", "not claimed": "dim"}
+
+
+def show_findings(name: str, findings: "Sequence[Finding]") -> None:
+    """Print what came of a method's conformance check."""
+    out = console()
+    table = _table(f"Check of {name}")
+    table.add_column("Law", no_wrap=True)
+    table.add_column("Outcome", no_wrap=True)
+    table.add_column("What was seen")
+    for finding in findings:
+        style = OUTCOME_STYLES[finding.outcome]
+        table.add_row(finding.law, Text(finding.outcome, style), Text(finding.detail))
+    out.print(table)
+    failed = sum(finding.outcome == "fail" for finding in findings)
+    out.print(f"{failed} of {len(findings)} laws failed." if failed else "Every law holds.")

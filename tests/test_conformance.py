@@ -166,6 +166,11 @@ class ScalesItsInputInPlace(Toy):
         return super().values(seen.mul_(1.5))
 
 
+class SeesAnotherWindowInTraining(Toy):
+    def distance(self, x: Tensor, seen: Tensor) -> Tensor:
+        return super().distance(x, seen) + int(torch.is_grad_enabled())
+
+
 class DrawsNoise(Toy):
     def values(self, seen: Tensor) -> Tensor:
         return super().values(seen + 0.01 * torch.randn_like(seen))
@@ -249,6 +254,7 @@ PLANTED = [
     _planted("batch", MixesExamples),
     _planted("determinism", RemembersTheLongestCall),
     _planted("determinism", ScalesItsInputInPlace),
+    _planted("determinism", SeesAnotherWindowInTraining),
     _planted("determinism", DrawsNoise),
     _planted("shape", AnswersInFloat32),
     _planted("shape", KeepsNoState),
@@ -277,7 +283,7 @@ def test_a_planted_defect_breaks_its_law(law: str, spec: MethodSpec) -> None:
     assert finding.detail
 
 
-@pytest.mark.parametrize("window", [2, 5, 400])
+@pytest.mark.parametrize("window", [2, 5, 90])
 def test_a_sound_method_keeps_every_law(window: int) -> None:
     findings = check_method(SOUND, ToyConfig(window=window))
     assert [finding for finding in findings if finding.outcome != "pass"] == []

@@ -146,9 +146,9 @@ def test_tasks_are_drawn_apart_and_the_draws_repeat():
     rows = [score(float(s), seed=s, task=task) for s in (0, 1) for task in ("a", "b", "c", "d")]
     first, again = board(*rows), board(*rows)
     pd.testing.assert_frame_equal(first, again)
-    # Four coins: all heads once in 16 draws, so the interval covers the whole range; drawn
-    # together the mean would never lie at 0.25 or 0.75, drawn apart it is 0.5 in the middle.
-    assert first.loc["vanilla", ["quality_low", "quality"]].tolist() == [0.0, 0.5]
+    # Eight fair coins: one head or none in 9 draws of 256. Tasks drawn together would give 0 and 1.
+    bounds = first.loc["vanilla", ["quality_low", "quality", "quality_high"]]
+    assert bounds.tolist() == [0.125, 0.5, 0.875]
 
 
 def test_seeds_that_miss_a_context_leave_the_interval_around_quality():
@@ -220,7 +220,8 @@ def test_distance_buckets_are_pooled_by_their_counts():
         score(None, seed=2, status="oom"),
     ]
     curve = distance_curve(frame(*rows))
-    assert curve[["distance_from", "score", "count"]].values.tolist() == [[2, 0.75, 4], [4, 0.5, 2]]
+    pooled = curve[["distance_from", "score", "count"]].to_numpy()
+    assert pooled.tolist() == [[2, 0.75, 4], [4, 0.5, 2]]
     assert distance_curve(frame(rows[2])).empty
 
 
@@ -412,10 +413,10 @@ def rows_of(method: str, measured: tuple[dict, dict]) -> list[Row]:
     ]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(one_method, min_size=2, max_size=4), st.randoms())
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(one_method, min_size=2, max_size=3), st.randoms())
 def test_rivals_never_change_a_methods_own_numbers(methods, random):
-    names = ["vanilla", "window", "recurrence", "global"][: len(methods)]
+    names = ["vanilla", "window", "recurrence"][: len(methods)]
     rows = [row for name, each in zip(names, methods, strict=True) for row in rows_of(name, each)]
     plan = task_scores(frame(*rows)).merge(pd.DataFrame({"seed": [0, 1, 2]}), how="cross")
     random.shuffle(rows)

@@ -1,0 +1,88 @@
+"""What the tests of the command line and the runner share."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+LcBench = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def lcbench(tmp_path: Path) -> LcBench:
+    """Run the command line in a process of its own, as a person would."""
+
+    def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "lcbench", *arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160", **environment},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path) -> Path:
+    """A folder for `LCBENCH_PATH`, with empty `methods/` and `suites/tasks/`."""
+    folder = tmp_path / "own"
+    (folder / "methods").mkdir(parents=True)
+    (folder / "suites" / "tasks").mkdir(parents=True)
+    return folder
+
+
+METHOD_FILE = '''"""A method made for a test.
+
+Source: none.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+
+import torch
+
+from lcbench.method import Cost, Method, MethodConfig, MethodSpec, Paper
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(MethodConfig):
+    """Nothing to set."""
+
+
+class Mine(Method):
+    def __init__(self, shape, config):
+        super().__init__(shape, config)
+        self.mix = torch.nn.Linear(shape.d_model, shape.d_model)
+
+    def forward(self, x, state=None):
+        {body}
+
+
+METHOD = MethodSpec(
+    build=Mine, config=Config, title="Mine", family="test", equation="y = W x",
+    paper=Paper("None", 2026, "2601.00001"), cost=Cost(1.0, 1.0, 0.0),
+)
+'''
+
+
+@pytest.fixture
+def write_method(own_folder: Path) -> Callable[[str, str], Path]:
+    """Write a method whose `forward` has the given body into `own_folder`."""
+
+    def write(name: str, body: str) -> Path:
+        path = own_folder / "methods" / f"{name.replace('-', '_')}.py"
+        indented = body.replace("\n", "\n        ")
+        path.write_text(METHOD_FILE.replace("{body}", indented), encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,65 @@
+"""What the tests of methods share: a comparison of values and gradients, and slow projections."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lcbench.method import Method
+from lcbench.probe import difference
+
+Run = Callable[[Tensor], Tensor]
+
+
+@pytest.fixture
+def assert_agree() -> Callable[[Method, Run, Run, Tensor], None]:
+    """Two computations with a method's parameters give one output and one set of gradients."""
+
+    def check(method: Method, actual: Run, expected: Run, x: Tensor) -> None:
+        names = ["x", *(name for name, _ in method.named_parameters())]
+        results: list[list[Tensor | None]] = []
+        for run in (actual, expected):
+            leaf = x.clone().requires_grad_()
+            y = run(leaf)
+            weight = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y).sin()
+            leaves = [leaf, *method.parameters()]
+            gradients = torch.autograd.grad((y * weight).sum(), leaves, materialize_grads=True)
+            results.append([y, *gradients])
+        for name, got, wanted in zip(["output", *names], *results, strict=True):
+            flat = (got.reshape(1, -1, 1), wanted.reshape(1, -1, 1))
+            size, where = difference(*flat)
+            assert size < 1e-9, f"{name} at {where} is off by {size:.2g} of scale"
+
+    return check
+
+
+@pytest.fixture
+def project() -> Callable[..., Tensor]:
+    """`[B, T, D]` through a linear layer to `[B, H, T, K]`, rotary as complex numbers if asked."""
+
+    def run(linear: nn.Linear, x: Tensor, *, num_heads: int = 4, rotary: bool = False) -> Tensor:
+        y = torch.stack(linear(x).chunk(num_heads, dim=-1), dim=1)
+        if not rotary:
+            return y
+        half = y.size(-1) // 2
+        frequencies = torch.tensor([10000 ** (-i / half) for i in range(half)], dtype=y.dtype)
+        angles = torch.arange(y.size(2), dtype=y.dtype)[:, None] * frequencies
+        turned = torch.complex(y[..., :half], y[..., half:]) * torch.exp(1j * angles)
+        return torch.cat((turned.real, turned.imag), -1)
+
+    return run
+
+
+@pytest.fixture
+def in_calls() -> Callable[[Method, Tensor, list[int]], Tensor]:
+    """A method's output over consecutive calls of the given lengths."""
+
+    def run(method: Method, x: Tensor, lengths: list[int]) -> Tensor:
+        state, outputs = None, []
+        for part in x.split(lengths, dim=1):
+            y, state = method(part, state)
+            outputs.append(y)
+        return torch.cat(outputs, 1)
+
+    return run

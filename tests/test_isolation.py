@@ -1,0 +1,172 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lcbench.config import UsageError
+from lcbench.isolation import Child, Send, call, scrub
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def answer(send: Send) -> dict[str, Any]:
+    send("stage", "thinking")
+    return {"bits": b"\x00\xff", "pid": os.getpid()}
+
+
+def exit_quietly(send: Send) -> None:
+    send("stage", "train")
+    os._exit(0)
+
+
+def abort(send: Send) -> None:
+    os.abort()
+
+
+def hang(send: Send) -> None:
+    send("stage", "measure")
+    time.sleep(600)
+
+
+def fork_and_hang(path: str, send: Send) -> None:
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(600)
+    Path(path).write_text(str(pid))
+    time.sleep(600)
+
+
+def shout(send: Send) -> int:
+    print("x" * 5_000_000, flush=True)  # noqa: T201
+    os.write(2, b"y" * 1_000_000)
+    return 1
+
+
+def misuse(send: Send) -> None:
+    raise UsageError("no such thing; did you mean 'that'?")
+
+
+def fail(send: Send) -> None:
+    raise RuntimeError("cannot open /home/someone/secret/data.bin\nsecond line")
+
+
+def want_too_much(send: Send) -> None:
+    raise MemoryError
+
+
+def test_a_value_comes_back_with_its_bytes() -> None:
+    verdict = call(answer)
+    assert verdict.status == "ok"
+    assert verdict.stage == "thinking"
+    assert verdict.value["bits"] == b"\x00\xff"
+    assert verdict.value["pid"] != os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "signal_name", "words"),
+    [
+        (exit_quietly, "crashed", None, "exited with 0"),
+        (abort, "crashed", "SIGABRT", "killed by SIGABRT"),
+        (fail, "error", None, "RuntimeError: cannot open data.bin"),
+        (want_too_much, "oom", None, "MemoryError"),
+    ],
+)
+def test_a_bad_end_is_told_as_what_it_was(
+    target: Any, status: str, signal_name: str | None, words: str
+) -> None:
+    verdict = call(target)
+    assert verdict.status == status
+    assert verdict.exit_signal == signal_name
+    assert words in (verdict.error or "")
+    assert "second line" not in (verdict.error or "")
+
+
+def test_a_hanging_child_is_killed_by_the_clock() -> None:
+    verdict = call(hang, timeout_s=1.0)
+    assert verdict.status == "timeout"
+    assert verdict.stage == "measure"
+    assert 1.0 <= verdict.wall_s < 30.0
+
+
+def test_what_a_child_forked_dies_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    assert call(fork_and_hang, str(path), timeout_s=3.0).status == "timeout"
+    grandchild = int(path.read_text())
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(grandchild) and time.monotonic() < deadline:
+        if psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.05)
+    else:
+        assert not psutil.pid_exists(grandchild)
+
+
+def test_megabytes_of_output_neither_block_nor_show(capfd: pytest.CaptureFixture[str]) -> None:
+    assert call(shout).value == 1
+    assert capfd.readouterr().out == ""
+
+
+def test_misuse_is_raised_in_the_parent() -> None:
+    with pytest.raises(UsageError, match="did you mean 'that'"):
+        call(misuse)
+
+
+def test_stopping_a_child_ends_it() -> None:
+    child = Child(hang, (), timeout_s=600)
+    child.stop("crashed", "interrupted")
+    verdict = child.verdict()
+    assert verdict is not None
+    assert verdict.error == "interrupted"
+
+
+PARENT = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_isolation import note_and_hang
+from lcbench.isolation import call
+if __name__ == "__main__":
+    call(note_and_hang, sys.argv[1])
+"""
+
+
+def note_and_hang(path: str, send: Send) -> None:
+    partial = Path(path + ".part")
+    partial.write_text(str(os.getpid()))
+    partial.rename(path)
+    time.sleep(600)
+
+
+def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(tests=str(Path(__file__).parent)))
+    noted = tmp_path / "pid"
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(noted)], env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    deadline = time.monotonic() + 60
+    while not noted.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child = psutil.Process(int(noted.read_text()))
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    psutil.wait_procs([child], timeout=20)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cannot open /home/me/a/b.txt", "cannot open b.txt"),
+        ("in '/a/b/c.py', line 3", "in 'c.py', line 3"),
+        ("expected 1/2 of it", "expected 1/2 of it"),
+        ("C:\\Users\\me\\x.py is gone", "x.py is gone"),
+    ],
+)
+def test_scrubbed_text_names_no_folder(text: str, expected: str) -> None:
+    assert scrub(text) == expected

@@ -1,0 +1,224 @@
+"""`lcbench run`, end to end, in a process of its own: the smoke suite through the CLI into Parquet and back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lcbench import registry, store
+
+ROOT = Path(__file__).resolve().parents[1]
+SMOKE = ("run", "--suite", "smoke", "--device", "cpu")
+
+
+def rows_in(folder: Path) -> pd.DataFrame:
+    read = store.read_rows([folder])
+    assert read.problems == []
+    return read.frame
+
+
+def test_all_methods_run_through_to_a_leaderboard(lcbench: Callable, tmp_path: Path) -> None:
+    done = lcbench(*SMOKE, "--method", "all", "--results", "out")
+    assert done.returncode == 0, done.stderr
+    frame = rows_in(tmp_path / "out")
+    methods = set(registry.method_names())
+    assert set(frame["method"]) == methods
+    assert set(frame["status"]) == {"ok"}
+    assert set(frame["kind"]) == {"quality", "train_step", "prefill", "decode"}
+    cost = frame[frame["kind"] != "quality"]
+    assert (cost["tokens_per_s"] > 0).all()
+    assert (cost["peak_bytes"] > 0).all()
+    assert (cost.loc[cost["method"] == "vanilla", "vs_vanilla"] == 1).all()
+    assert cost["vs_vanilla"].notna().all()
+    quality = frame[frame["kind"] == "quality"]
+    assert quality[["score", "floor", "ceiling", "loss_nats"]].notna().all(axis=None)
+    assert quality.loc[quality["task"] == "code-lm", "data_hash"].nunique() == 1
+    assert not frame.astype(str).map(lambda v: str(tmp_path) in v or "/home/" in v).any(axis=None)
+    for method in methods:
+        assert method in done.stdout
+    assert "floor: a trivial solver" in done.stdout
+    assert "lcbench app" in done.stdout
+
+    board = lcbench("leaderboard", "--results", "out", "--format", "json")
+    assert {row["method"] for row in json.loads(board.stdout)} == methods
+    markdown = lcbench("leaderboard", "--results", "out", "--format", "markdown")
+    assert markdown.stdout.startswith("| Suite |")
+    csv = lcbench("leaderboard", "--results", "out", "--format", "csv")
+    assert len(csv.stdout.splitlines()) == len(methods) + 1
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_runs_beside_it(
+    lcbench: Callable, tmp_path: Path
+) -> None:
+    for jobs in ("1", "2"):
+        done = lcbench(*SMOKE, "--method", "vanilla,sliding-window", "--task", "all", "--jobs",
+                       jobs, "--results", jobs)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    names = ["method", "task", "context", "score", "loss_nats", "correct_bits"]
+    one, two = (
+        rows_in(tmp_path / jobs).query("kind == 'quality'")[names].sort_values(names[:3])
+        for jobs in ("1", "2")
+    )
+    pd.testing.assert_frame_equal(one.reset_index(drop=True), two.reset_index(drop=True))
+
+
+def test_a_killed_run_is_completed_by_running_it_again(lcbench: Callable, tmp_path: Path) -> None:
+    arguments = [*SMOKE, "--method", "vanilla,recurrence", "--jobs", "1", "--results", "out"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lcbench", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+    )
+    cells = tmp_path / "out" / "smoke" / "cells"
+    deadline = time.monotonic() + 120
+    while len(list(cells.glob("*.parquet"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    kept = rows_in(tmp_path / "out")
+    assert kept["cell_id"].nunique() >= 2
+    again = lcbench(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "already measured" in again.stdout
+    frame = rows_in(tmp_path / "out")
+    assert not frame.duplicated(["cell_id", "context"]).any()
+    first = frame.set_index(["cell_id", "context"])["run_id"]
+    assert (first.loc[kept.set_index(["cell_id", "context"]).index] == kept["run_id"].iloc[0]).all()
+    third = lcbench(*arguments)
+    assert "Nothing to measure" in third.stdout
+
+
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lcbench", *SMOKE, "--method", "all", "--results", "out"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    cells = tmp_path / "out" / "smoke" / "cells"
+    deadline = time.monotonic() + 120
+    while not list(cells.glob("*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "are kept in" in out
+    assert "Run the same command again" in out
+    assert "Traceback" not in out + err
+
+
+BAD_METHODS = {
+    "raises": ("raise RuntimeError('no luck')", "error"),
+    "wrong-shape": ("return x[:, :-1], None", "invalid"),
+    "not-a-pair": ("return x", "invalid"),
+    "nan": ("return self.mix(x) * float('nan'), None", "invalid"),
+    "aborts": ("os.abort()", "crashed"),
+    "leaves": ("os._exit(0)", "crashed"),
+    "hangs": ("time.sleep(600)", "timeout"),
+}
+
+
+def test_bad_methods_become_rows_and_the_others_still_run(
+    lcbench: Callable, write_method: Callable, own_folder: Path, tmp_path: Path
+) -> None:
+    for name, (body, _) in BAD_METHODS.items():
+        write_method(name, body)
+    (own_folder / "methods" / "unreadable.py").write_text("def broken(:\n", encoding="utf-8")
+    names = ",".join([*BAD_METHODS, "unreadable", "vanilla"])
+    done = lcbench(*SMOKE, "--method", names, "--task", "mqar", "--timeout", "8", "--results", "out",
+                   LCBENCH_PATH=str(own_folder))  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "unreadable cannot be loaded" in done.stdout
+    frame = rows_in(tmp_path / "out")
+    statuses = frame.groupby("method")["status"].agg(lambda s: s.iloc[0])
+    expected = {name: status for name, (_, status) in BAD_METHODS.items()}
+    assert statuses.to_dict() == expected | {"unreadable": "error", "vanilla": "ok"}
+    assert frame.loc[frame["method"] == "vanilla", "score"].notna().all()
+    reasons = frame.groupby("method")["error"].first()
+    assert "no luck" in reasons["raises"]
+    assert "SyntaxError" in reasons["unreadable"]
+    assert "[2, 9, 16]" in reasons["wrong-shape"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--method", "vanila"], "did you mean 'vanilla'"),
+        (["run", "--method", "sliding-window:windo=3"], "did you mean 'window'"),
+        (["run", "--method", "sliding-window:window=0"], "window must be at least 1, got 0"),
+        (["run", "--method", "sliding-window:window=wide"], "takes int, got 'wide'"),
+        (["run", "--method", "all", "--suite", "quik"], "did you mean 'quick'"),
+        (["run", "--method", "all", "--suite", "quick", "--task", "mqr"], "did you mean 'mqar'"),
+        (["run", "--method", "all", "--suite", "quick", "--context", "3k"], "no context 3,072"),
+        (["run", "--method", "all", "--suite", "quick", "--context", "far"], "got 'far'"),
+        (["run", "--method", "all", "--seed", "x"], "--seed takes whole numbers"),
+        (["run", "--method", "all", "--seed", "1", "--seeds", "2"], "give one of the two"),
+        (["run", "--method", "all", "--results", "/proc/nowhere"], "cannot be written"),
+        (["run", "--methd", "all"], "--method"),
+        (["rum"], "did you mean 'run'"),
+        (["methods", "nothing-like-it"], "no method"),
+        (["tasks", "mqr"], "did you mean 'mqar'"),
+        (["suites", "quik"], "did you mean 'quick'"),
+        (["check", "vanila"], "did you mean 'vanilla'"),
+        (["leaderboard", "--suite", "none-such"], "no results of suite"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_names_the_value_and_the_way_out(
+    lcbench: Callable, arguments: list[str], words: str
+) -> None:
+    done = lcbench(*arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert words in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
+
+
+def test_cuda_without_cuda_is_told(lcbench: Callable) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    done = lcbench("run", "--method", "all", "--device", "cuda")
+    assert done.returncode == 2
+    assert "cuda" in done.stderr.lower()
+    assert "cpu" in done.stderr
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(lcbench: Callable, tmp_path: Path) -> None:
+    done = lcbench("run", "--method", "all", "--suite", "standard", "--dry-run", "--results", "out")
+    assert done.returncode == 0, done.stderr
+    assert "sliding-window · prefill · 131,072 tokens" in done.stdout
+    assert "about" in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_corrupt_file_among_results_is_named_and_the_rest_shown(
+    lcbench: Callable, tmp_path: Path
+) -> None:
+    done = lcbench(*SMOKE, "--method", "vanilla", "--context", "128", "--results", "out")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "out" / "smoke" / "torn.parquet").write_bytes(b"PAR1 not really")
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "out" / "smoke" / "foreign.parquet")
+    shown = lcbench("leaderboard", "--results", "out")
+    assert shown.returncode == 0
+    assert "vanilla" in shown.stdout
+    assert "torn.parquet" in shown.stderr
+    assert "foreign.parquet" in shown.stderr
+
+
+def test_no_results_says_how_to_get_some(lcbench: Callable, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = lcbench("leaderboard", "--results", "empty")
+    assert done.returncode == 0
+    assert "lcbench run --method all" in done.stdout
