@@ -39,9 +39,13 @@ PREFILL_CHUNK = 8_192
 class UnsupportedError(Exception):
     """The method does not claim what the cell asks for."""
 
+    status = "unsupported"
+
 
 class InvalidOutputError(Exception):
     """A method's output is not what the contract promises."""
+
+    status = "invalid"
 
 
 class Watcher(NamedTuple):

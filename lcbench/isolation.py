@@ -248,6 +248,7 @@ def _status_of(error: BaseException) -> Status:
         return "oom"
     if "can't allocate memory" in str(error):
         return "oom"
+    # An error class may name its own status: see `cells`.
     return getattr(type(error), "status", "error")
 
 

@@ -134,7 +134,8 @@ class Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._live.stop()
+        if self._live.is_started:
+            self._live.stop()
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""
@@ -201,7 +202,7 @@ class Progress:
             for cell, began, _ in self._running.values()
         )
         finished = self._planned - left
-        if finished < 0.05 * self._planned:
+        if finished <= 0.05 * self._planned:
             return max(0.0, left - under_way)
         return max(0.0, left * elapsed / (finished + under_way) - under_way)
 

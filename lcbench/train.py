@@ -28,7 +28,9 @@ EVALUATION_TOKENS = 16_384
 
 
 class DivergedError(Exception):
-    """The training loss stopped being a finite number."""
+    """A loss or an output stopped being a finite number."""
+
+    status = "invalid"
 
 
 class Report(NamedTuple):

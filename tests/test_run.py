@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from lcbench import registry, store
+from lcbench.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ("run", "--suite", "smoke", "--device", "cpu")
@@ -40,7 +42,9 @@ def test_all_methods_run_through_to_a_leaderboard(lcbench: Callable, tmp_path: P
     quality = frame[frame["kind"] == "quality"]
     assert quality[["score", "floor", "ceiling", "loss_nats"]].notna().all(axis=None)
     assert quality.loc[quality["task"] == "code-lm", "data_hash"].nunique() == 1
-    assert not frame.astype(str).map(lambda v: str(tmp_path) in v or "/home/" in v).any(axis=None)
+    told = frame.to_csv()
+    assert str(tmp_path) not in told
+    assert "/home/" not in told
     for method in methods:
         assert method in done.stdout
     assert "floor: a trivial solver" in done.stdout
@@ -175,13 +179,10 @@ def test_bad_methods_become_rows_and_the_others_still_run(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_bad_input_names_the_value_and_the_way_out(
-    lcbench: Callable, arguments: list[str], words: str
-) -> None:
-    done = lcbench(*arguments)
-    assert done.returncode == 2, done.stdout + done.stderr
+def test_bad_input_names_the_value_and_the_way_out(arguments: list[str], words: str) -> None:
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2, done.output
     assert words in done.stderr.replace("\n", " ")
-    assert "Traceback" not in done.stderr
 
 
 def test_cuda_without_cuda_is_told(lcbench: Callable) -> None:

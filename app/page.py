@@ -1,0 +1,110 @@
+"""What every page has around its own: the banner, the way out of an empty folder, the filters."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+import streamlit as st
+
+from lcbench.app.results import Results, load_results, results_paths
+
+MISSING = "–"
+"""Shown for what was not measured."""
+
+
+class View(NamedTuple):
+    """The part of the results that a page shows: one board."""
+
+    results: Results
+    suite: str
+    device_kind: str
+    board: pd.DataFrame
+    """Rows of `Results.board` that pass the filters."""
+
+    def part(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows of a frame with `suite`, `device_kind` and `label` that the view shows."""
+        return frame[
+            (frame["suite"] == self.suite)
+            & (frame["device_kind"] == self.device_kind)
+            & frame["label"].isin(self.board["label"])
+        ]
+
+
+def code(text: object) -> str:
+    """Text from a file as a Markdown code span, inside of which nothing is markup."""
+    return "`" + " ".join(str(text).replace("`", "'").split()) + "`"
+
+
+def open_page(title: str, summary: str) -> View:
+    """Draw a page's head and filters; where there is nothing to show, say so and end the run."""
+    results = load_results()
+    st.header(title, anchor=False)
+    st.caption(summary)
+    _show_problems(results.problems)
+    if results.board.empty:
+        _show_empty()
+        st.stop()
+    view = _choose(results)
+    if view.board.empty:
+        st.info("No method matches the search.", icon=":material/search_off:")
+        st.stop()
+    return view
+
+
+def choose(
+    label: str, options: Sequence[Any], key: str, titles: Callable[[Any], str] = str, **rest: Any
+) -> Any:
+    """A select box whose choice is in the URL."""
+    return st.selectbox(
+        label, options, key=key, format_func=titles, bind="query-params", required=True, **rest
+    )
+
+
+def table(frame: Any, **rest: Any) -> None:
+    """A table in which missing values read alike everywhere."""
+    st.dataframe(frame, hide_index=True, placeholder=MISSING, **rest)
+
+
+def _choose(results: Results) -> View:
+    board = results.board
+    newest = results.rows.groupby("suite")["started_at"].max().sort_values(ascending=False)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        suite = choose("Suite", list(newest.index), "suite", width=180)
+        devices = list(board.loc[board["suite"] == suite, "device_kind"].unique())
+        device = choose("Device", devices, "device", width=130)
+        search = st.text_input(
+            "Methods",
+            key="q",
+            type="search",
+            placeholder="name or config",
+            live=True,
+            bind="query-params",
+            width=240,
+        )
+    chosen = (board["suite"] == suite) & (board["device_kind"] == device)
+    if search:
+        names = board["method"] + " " + board["label"] + " " + board["config"]
+        chosen &= names.str.contains(search.strip(), case=False, regex=False)
+    return View(results, suite, device, board[chosen])
+
+
+def _show_problems(problems: Sequence[tuple[str, str]]) -> None:
+    if not problems:
+        return
+    shown = [f"- {code(where)}: {code(reason)}" for where, reason in problems[:5]]
+    if len(problems) > 5:
+        shown.append(f"- and {len(problems) - 5} more")
+    st.warning(
+        "\n".join(["Left out, as it cannot be read; the rest is shown.", "", *shown]),
+        icon=":material/broken_image:",
+    )
+
+
+def _show_empty() -> None:
+    st.subheader("No results yet", anchor=False)
+    st.markdown("Measure every method on this machine, in about a minute or thoroughly:")
+    st.code(
+        "lcbench run --method all --suite smoke\nlcbench run --method all", language="shell"
+    )
+    st.markdown("Then reload this page. It reads these folders:")
+    st.code("\n".join(str(path) for path in results_paths()), language=None)

@@ -1,0 +1,127 @@
+"""What the pages show: rows read once per content of the folders, ranked once, kept by the server."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import streamlit as st
+
+from lcbench import ranking, store
+from lcbench.app.charts import Style, method_styles
+from lcbench.app.launch import RESULTS
+from lcbench.paths import local_results, published_results
+
+COLUMNS = list(
+    dict.fromkeys([*store.ROW_KEY, *ranking.COLUMNS, "tokens_per_s", "stage", "error", "wall_s"])
+)
+
+Stamp = tuple[tuple[str, int, int], ...]
+"""Path, bytes and time of change of each file: differs whenever what the files hold may."""
+
+
+class Results(NamedTuple):
+    """What the folders hold. Shared by all sessions: copy before changing."""
+
+    stamp: Stamp
+    rows: pd.DataFrame
+    """Of each cell the newest rows."""
+    problems: list[tuple[str, str]]
+    """Files and rows left out, and why."""
+    board: pd.DataFrame
+    """`ranking.leaderboard`, with `label`: the name of an entry on every page."""
+    styles: dict[str, Style]
+    """How an entry is drawn on every page, by its label."""
+
+
+def results_paths() -> list[Path]:
+    """The files and folders to read: what the launcher named, else published and local results."""
+    named = [Path(part) for part in os.environ.get(RESULTS, "").split(os.pathsep) if part]
+    return named or [published_results(), local_results()]
+
+
+def load_results() -> Results:
+    """All results, read anew only when a file came, went or changed."""
+    paths = results_paths()
+    return _load(_stamp(paths), tuple(map(str, paths)))
+
+
+def load_scores(results: Results) -> pd.DataFrame:
+    """`ranking.task_scores` of all results, with `label`."""
+    return _scores(results.stamp, results)
+
+
+def load_comparable(results: Results) -> pd.DataFrame:
+    """`ranking.comparable` rows, with `label`."""
+    return _comparable(results.stamp, results)
+
+
+def load_exponents(results: Results, quantity: str) -> pd.DataFrame:
+    """`ranking.fit_exponents` of one quantity, with `label`."""
+    return _exponents(results.stamp, quantity, results)
+
+
+def with_labels(frame: pd.DataFrame, results: Results) -> pd.DataFrame:
+    """A frame that has `ranking.ENTRY`, with `label` added."""
+    return frame.merge(results.board[[*ranking.ENTRY, "label"]], on=ranking.ENTRY)
+
+
+def _stamp(paths: Sequence[Path]) -> Stamp:
+    found: list[tuple[str, int, int]] = []
+    for path in paths:
+        for file in sorted(path.rglob("*.parquet")) if path.is_dir() else [path]:
+            try:
+                status = file.stat()
+            except OSError:
+                continue
+            found.append((str(file), status.st_size, status.st_mtime_ns))
+    return tuple(found)
+
+
+@st.cache_resource(max_entries=2, show_spinner="Reading results …")
+def _load(stamp: Stamp, paths: tuple[str, ...]) -> Results:
+    read = store.read_rows([Path(path) for path in paths], COLUMNS)
+    rows = store.latest(read.frame)
+    problems = [(str(path), reason) for path, reason in read.problems]
+    rows, refused = _with_readable_configs(rows)
+    board = ranking.leaderboard(rows)
+    board["label"] = ranking.entry_labels(board)
+    return Results(stamp, rows, problems + refused, board, method_styles(board))
+
+
+def _with_readable_configs(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """Rows whose `config` is a JSON object, as labels are made of its fields; and the others."""
+    broken = [text for text in rows["config"].unique() if not _is_json_object(text)]
+    if not broken:
+        return rows, []
+    unreadable = rows["config"].isin(broken)
+    counts = rows.loc[unreadable, "method"].value_counts()
+    refused = [
+        (f"{count} rows of method {method!r}", "their config is not a JSON object")
+        for method, count in counts.items()
+    ]
+    return rows[~unreadable], refused
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _scores(stamp: Stamp, _results: Results) -> pd.DataFrame:
+    return with_labels(ranking.task_scores(_results.rows), _results)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _comparable(stamp: Stamp, _results: Results) -> pd.DataFrame:
+    return with_labels(ranking.comparable(_results.rows).frame, _results)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _exponents(stamp: Stamp, quantity: str, _results: Results) -> pd.DataFrame:
+    return with_labels(ranking.fit_exponents(_results.rows, quantity), _results)
