@@ -20,7 +20,7 @@ test: $(VENV)/installed-dev  ## make the environment, run the tests
 check: $(VENV)/installed-dev  ## lint, format, types, import arrows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/basedpyright
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 bench: $(VENV)/installed-dev  ## time the project's own hot paths

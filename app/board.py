@@ -8,17 +8,17 @@ import streamlit as st
 from pandas.io.formats.style import Styler
 
 from lcbench import ranking
-from lcbench.app.charts import KIND_TITLES, METRIC_UNITS, Style
-from lcbench.app.page import MISSING, View, choose, open_page, table
-from lcbench.app.results import load_comparable, load_scores
+from lcbench.app import charts, data, page
 
 DEFAULT_COLUMNS = (
-    *("quality", "coverage", "effective_context", "prefill_speed", "train_speed"),
-    *("decode_speed", "memory", "state_bytes_per_token", "num_params", "failed", "pareto"),
+    *("pareto", "quality", "coverage", "failed", "effective_context", "prefill_speed"),
+    *("train_speed", "decode_speed", "memory", "state_bytes_per_token", "num_params"),
 )
 STANDING = ("suite", "device_kind", "method", "config")
 """Columns that the filters and the method's label stand for."""
 BY_LAYER = "pareto-layer"
+RATIO = "× vanilla"
+"""The unit whose sign stands behind each number, so that columns stay narrow."""
 HELP = {
     "pareto": "1: no method is better in quality, prefill speed and training memory at once.",
     "quality": "Normalised score: 0 is the task's floor, 1 its ceiling. Mean over tasks and "
@@ -37,7 +37,7 @@ HELP = {
 
 def show() -> None:
     """Draw the page."""
-    view = open_page(
+    view = page.open_page(
         "Leaderboard",
         "How far back each method sees, and what a token of that costs. Sorted by Pareto layer "
         "of quality, prefill speed and training memory, then quality: nothing is weighted.",
@@ -45,7 +45,7 @@ def show() -> None:
     columns = {column.name: column for column in ranking.board_columns()}
     offered = [name for name in columns if name not in STANDING]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        sort = choose(
+        sort = page.choose(
             "Sort by",
             [BY_LAYER, *offered],
             "sort",
@@ -55,8 +55,8 @@ def show() -> None:
         reverse = st.toggle("Worst first", key="reverse", bind="query-params")
         chosen = _choose_columns(columns, offered)
     shown = sort_board(view.board, None if sort == BY_LAYER else columns[sort], reverse=reverse)
-    table(
-        board_table(shown, [columns[name] for name in chosen], view.results.styles),
+    page.table(
+        board_table(shown, [columns[name] for name in chosen], view.styles, page.ink()),
         column_config=_column_config([columns[name] for name in chosen]),
         height="content",
         alt="Leaderboard",
@@ -77,52 +77,56 @@ def sort_board(
 
 
 def board_table(
-    board: pd.DataFrame, columns: Sequence[ranking.BoardColumn], styles: dict[str, Style]
+    board: pd.DataFrame,
+    columns: Sequence[ranking.BoardColumn],
+    styles: dict[str, charts.Style],
+    ink: str,
 ) -> Styler:
     """A board as it is shown: titles with units, as many digits as its columns say."""
-    shown = pd.DataFrame({" ": [styles[label].glyph for label in board["label"]]})
-    shown["Method"] = board["label"].to_numpy()
+    shown = pd.DataFrame({"Method": board["label"].to_numpy()})
+    shown[" "] = [styles[label].glyph for label in board["label"]]
     formats: dict[Any, Any] = {}
     for column in columns:
         title = column_title(column)
-        shown[title] = board[column.name].to_numpy()
-        formats[title] = f"{{:,.{column.digits or 0}f}}"
+        # Rounded too, as a screen reader and a copied cell take the number behind the text.
+        shown[title] = board[column.name].round(column.digits or 0).to_numpy()
+        suffix = "×" if column.unit == RATIO else ""
+        formats[title] = f"{{:,.{column.digits or 0}f}}{suffix}"
         if column.name == "quality" and board["quality_low"].notna().any():
             shown["95 % interval"] = [
-                MISSING if pd.isna(low) else f"{low:.3f} to {high:.3f}"
+                page.MISSING if pd.isna(low) else f"{low:.3f}–{high:.3f}"
                 for low, high in zip(board["quality_low"], board["quality_high"], strict=True)
             ]
     colors = [f"color: {styles[label].color}" for label in board["label"]]
-    return shown.style.format(formats, na_rep=MISSING).apply(lambda _: colors, subset=[" "])
+    styled = shown.style.format(formats, na_rep=page.MISSING)
+    return styled.apply(lambda _: colors, subset=[" "]).set_properties(["Method"], color=ink)
 
 
 def column_title(column: ranking.BoardColumn) -> str:
-    """A column's title with its unit."""
-    return f"{column.title} ({column.unit})" if column.unit else column.title
+    """A column's title with its unit, unless that follows each of its numbers."""
+    is_told = column.unit and column.unit != RATIO
+    return f"{column.title} ({column.unit})" if is_told else column.title
 
 
 def scores_table(scores: pd.DataFrame, board: pd.DataFrame) -> Styler:
     """Scores in each task's own unit, a column for each task and context, floors last."""
-    places = scores.drop_duplicates([*ranking.TASK, "context"])
-    places = places.sort_values([*ranking.TASK, "context"])
     keys = [*ranking.TASK, "context"]
-    by_place = {
-        (row["label"], *(row[key] for key in keys)): row for row in scores.to_dict("records")
+    places = scores.drop_duplicates(keys).sort_values(keys).to_dict("records")
+    found = {(row["label"], *(row[key] for key in keys)): row for row in scores.to_dict("records")}
+    columns: dict[tuple[str, str], list[Any]] = {
+        ("", "Method"): [*board["label"], "floor: a trivial solver"]
     }
-    labels = [*board["label"], "floor: a trivial solver"]
-    shown = pd.DataFrame({"Method": labels})
     formats: dict[Any, Any] = {}
-    for place in places.to_dict("records"):
-        unit, factor, digits = METRIC_UNITS.get(place["metric"], ("", 1.0, 3))
+    for place, name in zip(places, charts.task_names(places), strict=True):
+        unit, factor, digits = charts.METRIC_UNITS.get(place["metric"], ("", 1.0, 3))
+        group = name + (f", {unit}" if unit else "")
         star = "*" if place["context"] == place["train_context"] else ""
-        title = f"{place['task']}, {unit} at {place['context']:,}{star}".replace(",  at", " at")
-        while title in shown:
-            title += " "
-        found = [by_place.get((label, *(place[key] for key in keys))) for label in board["label"]]
-        values = [float("nan") if row is None else factor * row["score"] for row in found]
-        shown[title] = [*values, factor * place["floor"]]
+        title = (group, f"at {place['context']:,}{star}")
+        own = [found.get((label, *(place[key] for key in keys))) for label in board["label"]]
+        scored = [float("nan") if row is None else factor * row["score"] for row in own]
+        columns[title] = [round(value, digits) for value in (*scored, factor * place["floor"])]
         formats[title] = f"{{:.{digits}f}}"
-    return shown.style.format(formats, na_rep=MISSING)
+    return pd.DataFrame(columns).style.format(formats, na_rep=page.MISSING)
 
 
 def failures_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -134,7 +138,7 @@ def failures_table(rows: pd.DataFrame) -> pd.DataFrame:
         {
             "Method": failed["label"],
             "Status": failed["status"],
-            "Measurement": failed["kind"].map(KIND_TITLES),
+            "Measurement": failed["kind"].map(charts.KIND_TITLES),
             "Task": failed["task"],
             "Context": failed["context"],
             "Seed": failed["seed"],
@@ -161,7 +165,7 @@ def _choose_columns(columns: dict[str, ranking.BoardColumn], offered: Sequence[s
 
 def _column_config(columns: Sequence[ranking.BoardColumn]) -> dict[str, Any]:
     config: dict[str, Any] = {
-        " ": st.column_config.TextColumn(width=24, pinned=True),
+        " ": st.column_config.TextColumn(width=32),
         "Method": st.column_config.TextColumn(pinned=True),
     }
     for column in columns:
@@ -170,7 +174,7 @@ def _column_config(columns: Sequence[ranking.BoardColumn]) -> dict[str, Any]:
     return config
 
 
-def _download(shown: pd.DataFrame, view: View) -> None:
+def _download(shown: pd.DataFrame, view: page.View) -> None:
     st.download_button(
         "Download CSV",
         shown[[column.name for column in ranking.board_columns()]].to_csv(index=False),
@@ -182,26 +186,25 @@ def _download(shown: pd.DataFrame, view: View) -> None:
     )
 
 
-def _show_scores(view: View) -> None:
-    scores = view.part(load_scores(view.results))
+def _show_scores(view: page.View) -> None:
+    scores = view.part(data.load_scores(view.results))
     if scores.empty:
         return
     st.subheader("Scores", anchor=False)
     st.caption("Mean over seeds, in each task's own unit. * is the trained context.")
-    table(
+    page.table(
         scores_table(scores, view.board),
-        column_config={"Method": st.column_config.TextColumn(pinned=True)},
         height="content",
         alt="Scores by task and context",
     )
 
 
-def _show_failures(view: View) -> None:
-    rows = view.part(load_comparable(view.results))
+def _show_failures(view: page.View) -> None:
+    rows = view.part(data.load_comparable(view.results))
     failures = failures_table(rows)
     st.subheader("Failures", anchor=False)
     if failures.empty:
         st.caption(f"None: all {len(rows):,} measurements gave a value.")
         return
     st.caption(f"{len(failures):,} of {len(rows):,} measurements gave no value.")
-    table(failures, alt="Failures")
+    page.table(failures, alt="Failures")

@@ -6,6 +6,8 @@ to whoever shows the figure.
 """
 
 import html
+import itertools
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,8 +19,10 @@ from plotly.subplots import make_subplots
 
 from lcbench import ranking
 
-PALETTE = ("#0077bb", "#d55e00", "#009e73", "#b26fae", "#b8860b", "#2e9bd6", "#d6457a")
-"""Okabe and Ito's hues, each as dark or light as reads on white and on near-black alike."""
+PALETTE = ("#264aff", "#e67300", "#4c9959", "#b200b2", "#2693ff", "#cc0022")
+ANCHOR_COLOR = "#6f7b8a"
+"""Vanilla's. These seven have a contrast of 3 to white and to near-black, and stay apart for
+readers who see no red or no green; the tests hold them to it."""
 SYMBOLS = {
     "circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "star": "★",
     "triangle-down": "▼", "cross": "✚", "pentagon": "⬟",
@@ -44,6 +48,10 @@ STATUS_TITLES = {
 NEUTRAL = "#7f8894"
 """Lines that belong to no method."""
 HEIGHT = 460
+PLOT_WIDTH, PLOT_HEIGHT = 640.0, 380.0
+"""Pixels that labels are laid out for."""
+CONFIG = {"displaylogo": False, "displayModeBar": False}
+"""How Plotly's frame around a figure behaves."""
 
 
 class Style(NamedTuple):
@@ -80,7 +88,7 @@ class Quantity(NamedTuple):
     """A column of rows, or `score`."""
     title: str
     unit: str
-    fitted: str | None = None
+    fitted: str = ""
     """The quantity of `ranking.fit_exponents` that belongs to it."""
     fitted_title: str = ""
 
@@ -102,18 +110,18 @@ def trade_off_axes() -> dict[str, Axis]:
 
 
 def method_styles(board: pd.DataFrame) -> dict[str, Style]:
-    """A style for each label: colours by method, vanilla's first; dashes and symbols by config."""
-    methods = sorted(board["method"].unique(), key=lambda name: (name != ranking.ANCHOR, name))
+    """A style for each label: colours by method, dashes and symbols by config too."""
+    methods = sorted(set(board["method"]) - {ranking.ANCHOR})
     symbols = list(SYMBOLS)
     entries = board.drop_duplicates("label").sort_values("label")
     variants = entries.groupby("method").cumcount()
     styles: dict[str, Style] = {}
     for label, method, variant in zip(entries["label"], entries["method"], variants, strict=True):
-        number = methods.index(method)
+        number = methods.index(method) + 1 if method != ranking.ANCHOR else 0
         styles[label] = Style(
-            PALETTE[number % len(PALETTE)],
+            PALETTE[(number - 1) % len(PALETTE)] if number else ANCHOR_COLOR,
             symbols[(number + variant) % len(symbols)],
-            DASHES[variant % len(DASHES)],
+            DASHES[(variant + max(0, number - 1) // len(PALETTE)) % len(DASHES)],
         )
     return styles
 
@@ -145,6 +153,19 @@ def context_text(context: float) -> str:
     return f"{context:,.0f}"
 
 
+def task_names(places: Sequence[Mapping[Any, Any]]) -> list[str]:
+    """A name for each row of `ranking.TASK`: `mqar, trained at 64`, with what sets it apart."""
+    configs = [json.loads(place["task_config"]) for place in places]
+    names: list[str] = []
+    for place, config in zip(places, configs, strict=True):
+        rivals = [c for p, c in zip(places, configs, strict=True) if p["task"] == place["task"]]
+        apart = [key for key in config if any(rival.get(key) != config[key] for rival in rivals)]
+        trained = f"trained at {context_text(place['train_context'])}"
+        fields = [f"{key}={config[key]}" for key in apart]
+        names.append(", ".join([str(place["task"]), trained, *fields]))
+    return names
+
+
 def frontier(board: pd.DataFrame, x: Axis, y: Axis) -> pd.DataFrame:
     """The rows that no other beats on both axes, from left to right."""
     known = board.dropna(subset=[x.column.name, y.column.name])
@@ -154,8 +175,18 @@ def frontier(board: pd.DataFrame, x: Axis, y: Axis) -> pd.DataFrame:
     return first.sort_values([x.column.name, y.column.name])
 
 
-def trade_off(board: pd.DataFrame, x: Axis, y: Axis, styles: Mapping[str, Style]) -> go.Figure:
-    """Entries as points over two columns of the leaderboard, with their Pareto frontier."""
+def trade_off(
+    board: pd.DataFrame, x: Axis, y: Axis, styles: Mapping[str, Style], ink: str
+) -> go.Figure:
+    """Entries as points over two columns of the leaderboard, with their Pareto frontier.
+
+    Args:
+        board: Rows of the leaderboard, with `label`.
+        x: The axis across.
+        y: The axis up.
+        styles: By label.
+        ink: The colour of the labels. What finds no room for one is told in a legend.
+    """
     known = board.dropna(subset=[x.column.name, y.column.name])
     figure = go.Figure()
     edge = frontier(known, x, y)
@@ -169,15 +200,15 @@ def trade_off(board: pd.DataFrame, x: Axis, y: Axis, styles: Mapping[str, Style]
             "dash": "dot",
             "shape": "vh" if x.column.higher_is_better else "hv",
         },
-        name="Pareto frontier",
         hoverinfo="skip",
+        showlegend=False,
     )
-    positions = _label_positions(known, x, y)
+    positions = _label_positions(known, edge, x, y)
     for row, position in zip(known.to_dict("records"), positions, strict=True):
-        _add_point(figure, row, (x, y), styles[str(row["label"])], position)
+        _add_point(figure, row, (x, y), styles[str(row["label"])], position, ink)
     for axis, update in ((x, figure.update_xaxes), (y, figure.update_yaxes)):
         update(**_axis_layout(axis, known[axis.column.name]))
-    _lay_out(figure, len(known))
+    _lay_out(figure, positions.count(""))
     return figure
 
 
@@ -199,13 +230,15 @@ def scaling(
     """
     figure = _with_failure_strip(failures)
     slopes = dict(zip(exponents["label"], exponents["exponent"], strict=True))
-    for label, part in points.sort_values("context").groupby("label"):
+    parts = dict(list(points.sort_values("context").groupby("label")))
+    for label in [label for label in styles if label in parts]:
+        part = parts[label]
         values = part[quantity.name].astype("float64")
         name = _series_name(str(label), quantity, slopes.get(label))
         text = [_value_text(value, quantity) for value in values]
         _add_line(figure, part["context"], values, name, text, styles[str(label)], str(label))
     _add_failures(figure, failures, styles, set(points["label"]))
-    _lay_out_contexts(figure, [*points["context"], *failures["context"]])
+    _lay_out_contexts(figure, [*points["context"], *failures["context"]], 1 + (len(failures) > 0))
     values = points[quantity.name].astype("float64")
     figure.update_yaxes(
         title_text=f"{quantity.title}, {quantity.unit}",
@@ -230,7 +263,9 @@ def score_curve(
     """
     unit, factor, digits = METRIC_UNITS.get(str(scores["metric"].iloc[0]), ("", 1.0, 3))
     figure = _with_failure_strip(failures)
-    for label, part in scores.sort_values("context").groupby("label"):
+    parts = dict(list(scores.sort_values("context").groupby("label")))
+    for label in [label for label in styles if label in parts]:
+        part = parts[label]
         values = factor * part["score"]
         text = [f"{value:.{digits}f} {unit}" for value in values]
         name = html.escape(str(label))
@@ -248,14 +283,16 @@ def score_curve(
     )
     _add_failures(figure, failures, styles, set(scores["label"]))
     for context in sorted(scores["train_context"].unique()):
-        figure.add_vline(
-            x=float(context),
-            line={"color": NEUTRAL, "dash": "dash", "width": 1},
-            annotation={"text": "trained", "font": {"color": NEUTRAL}, "yshift": 8},
-            row=1,
-            col=1,
+        figure.add_shape(
+            type="line",
+            x0=float(context),
+            x1=float(context),
+            y0=0,
+            y1=1,
+            yref="y domain",
+            line={"color": NEUTRAL, "dash": "dash", "width": 1.5},
         )
-    _lay_out_contexts(figure, [*scores["context"], *failures["context"]])
+    _lay_out_contexts(figure, [*scores["context"], *failures["context"]], 1 + (len(failures) > 0))
     lower = str(scores["metric"].iloc[0]) == "bits_per_byte"
     title = f"Score, {unit}" if unit else "Score"
     figure.update_yaxes(
@@ -266,7 +303,12 @@ def score_curve(
 
 
 def _add_point(
-    figure: go.Figure, row: Mapping[Any, Any], axes: tuple[Axis, Axis], style: Style, position: str
+    figure: go.Figure,
+    row: Mapping[Any, Any],
+    axes: tuple[Axis, Axis],
+    style: Style,
+    position: str,
+    ink: str,
 ) -> None:
     label = html.escape(str(row["label"]))
     lines = [f"<b>{label}</b>"]
@@ -292,45 +334,59 @@ def _add_point(
         marker={"color": style.color, "symbol": style.symbol, "size": 13},
         text=[f"  {label}  "],
         textposition=position or None,
-        textfont={"size": 13},
+        textfont={"size": 13, "color": ink},
         cliponaxis=False,
         name=label,
+        showlegend=not position,
         hovertemplate="<br>".join(lines) + "<extra></extra>",
         **bars,
     )
 
 
-def _label_positions(board: pd.DataFrame, x: Axis, y: Axis) -> list[str]:
-    """Where each point's label goes so that none covers another or a point; empty for nowhere."""
-    width, height, char, line = 640.0, 380.0, 7.2, 18.0
-    places = np.stack(
-        [_unit_scale(board[axis.column.name], axis.is_log) for axis in (x, y)], axis=1
-    ) * [width, height]
-    boxes: list[tuple[float, float, float, float]] = [
-        (px - 8, px + 8, py - 8, py + 8) for px, py in places
-    ]
+def _label_positions(board: pd.DataFrame, edge: pd.DataFrame, x: Axis, y: Axis) -> list[str]:
+    """Where each label goes so that it covers no other, no point and no line; empty for nowhere."""
+    scaled = [_unit_scale(board[axis.column.name], axis.is_log) for axis in (x, y)]
+    places = np.stack(scaled, axis=1) * [PLOT_WIDTH, PLOT_HEIGHT]
+    taken = [(px - 8, px + 8, py - 8, py + 8) for px, py in places]
+    corners = places[board.index.get_indexer(edge.index)]
+    taken += _staircase(corners, vertical_first=x.column.higher_is_better is True)
     chosen: list[str] = []
     for (px, py), label in zip(places, board["label"], strict=True):
-        length = char * len(str(label)) + 8
+        length = 7.2 * len(str(label)) + 8
         offers = {
-            "middle right": (px + 9, px + 9 + length, py - line / 2, py + line / 2),
-            "top center": (px - length / 2, px + length / 2, py + 9, py + 9 + line),
-            "bottom center": (px - length / 2, px + length / 2, py - 9 - line, py - 9),
-            "middle left": (px - 9 - length, px - 9, py - line / 2, py + line / 2),
+            "middle right": (px + 9, px + 9 + length, py - 9, py + 9),
+            "top center": (px - length / 2, px + length / 2, py + 9, py + 27),
+            "bottom center": (px - length / 2, px + length / 2, py - 27, py - 9),
+            "middle left": (px - 9 - length, px - 9, py - 9, py + 9),
+            "top left": (px - length, px, py + 9, py + 27),
+            "bottom left": (px - length, px, py - 27, py - 9),
+            "top right": (px, px + length, py + 9, py + 27),
+            "bottom right": (px, px + length, py - 27, py - 9),
         }
-        if px > 0.75 * width:
-            offers = {name: offers[name] for name in reversed(offers)}
+        is_right = px > 0.7 * PLOT_WIDTH
         free = [
             name
-            for name, box in offers.items()
-            if not any(_overlap(box, other) for other in boxes)
-            and -60 < box[0]
-            and box[1] < width + 60
+            for name, box in sorted(offers.items(), key=lambda o: is_right and "left" not in o[0])
+            if not any(_overlap(box, other) for other in taken)
+            and box[0] > -0.14 * PLOT_WIDTH
+            and box[1] < 1.14 * PLOT_WIDTH
         ]
         chosen.append(free[0] if free else "")
         if free:
-            boxes.append(offers[free[0]])
+            taken.append(offers[free[0]])
     return chosen
+
+
+def _staircase(corners: np.ndarray, *, vertical_first: bool) -> list[tuple[float, ...]]:
+    """The boxes that the lines of a frontier lie in."""
+    boxes: list[tuple[float, ...]] = []
+    for (ax, ay), (bx, by) in itertools.pairwise(corners.tolist()):
+        turn = (ax, by) if vertical_first else (bx, ay)
+        for cx, cy in ((ax, ay), (bx, by)):
+            left, right = sorted((cx, turn[0]))
+            low, high = sorted((cy, turn[1]))
+            boxes.append((left - 1, right + 1, low - 1, high + 1))
+    return boxes
 
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
@@ -347,7 +403,9 @@ def _unit_scale(values: pd.Series, is_log: bool) -> np.ndarray:
 def _axis_layout(axis: Axis, values: pd.Series) -> dict[str, Any]:
     layout: dict[str, Any] = {"title_text": axis.title, "zeroline": False}
     if not axis.is_log:
-        return layout
+        margin = max(0.08, 0.12 * float(values.max() - values.min()))
+        low, high = max(-0.05, values.min() - margin), min(1.05, values.max() + margin)
+        return layout | {"range": [low, high]}
     known = values[values > 0]
     if known.empty:
         return layout | {"type": "log"}
@@ -415,21 +473,21 @@ def _add_failures(
     if failures.empty:
         return
     failures = failures.drop_duplicates(["label", "context", "status"])
-    failures = failures.assign(place=failures.groupby(["context", "status"]).cumcount())
+    groups = failures.groupby(["context", "status"])["label"]
+    failures = failures.assign(place=groups.cumcount() - (groups.transform("size") - 1) / 2)
+    step = 1 + 0.035 * math.log(max(4.0, failures["context"].max() / 256))
     for label, part in failures.groupby("label"):
-        style = styles[str(label)]
-        titles = part["status"].map(STATUS_TITLES)
+        style, name = styles[str(label)], html.escape(str(label))
         figure.add_scatter(
-            x=part["context"] * 1.06 ** part["place"],
-            y=titles,
+            x=part["context"].astype("float64") * step ** part["place"],
+            y=part["status"].map(STATUS_TITLES),
             mode="markers",
-            marker={"symbol": "x", "color": style.color, "size": 10},
-            name=html.escape(str(label)),
-            legendgroup=html.escape(str(label)),
+            marker={"symbol": style.symbol, "color": style.color, "size": 10},
+            name=name,
+            legendgroup=name,
             showlegend=str(label) not in named,
             customdata=[context_text(context) for context in part["context"]],
-            hovertemplate=f"<b>{html.escape(str(label))}</b><br>"
-            "%{y} at %{customdata} tokens<extra></extra>",
+            hovertemplate=f"<b>{name}</b><br>%{{y}} at %{{customdata}} tokens<extra></extra>",
             row=2,
             col=1,
         )
@@ -449,19 +507,27 @@ def _value_text(value: float, quantity: Quantity) -> str:
     return f"{value:,.0f} {quantity.unit}"
 
 
-def _lay_out_contexts(figure: go.Figure, contexts: Sequence[float]) -> None:
+def _lay_out_contexts(figure: go.Figure, contexts: Sequence[float], num_rows: int) -> None:
     ticks = sorted({int(context) for context in contexts})
     ticks = ticks[:: max(1, math.ceil(len(ticks) / 10))]
     figure.update_xaxes(
         type="log", tickvals=ticks, ticktext=[context_text(tick) for tick in ticks], showgrid=True
     )
-    figure.update_xaxes(title_text="Context, tokens", row=len(figure._grid_ref), col=1)
+    figure.update_xaxes(title_text="Context, tokens", row=num_rows, col=1)
 
 
 def _lay_out(figure: go.Figure, num_series: int) -> None:
     figure.update_layout(
-        height=HEIGHT + 10 * num_series,
+        height=HEIGHT + 14 * num_series,
         margin={"l": 8, "r": 16, "t": 24, "b": 8},
-        legend={"orientation": "h", "y": -0.18, "yanchor": "top", "x": 0, "xanchor": "left"},
+        legend={
+            "orientation": "h",
+            "y": 1.04,
+            "yanchor": "bottom",
+            "x": 0,
+            "xanchor": "left",
+            "entrywidth": 0,
+            "font": {"size": 13},
+        },
         hovermode="closest",
     )

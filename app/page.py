@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import streamlit as st
 
-from lcbench.app.results import Results, load_results, results_paths
+from lcbench.app import charts, data
 
 MISSING = "–"
 """Shown for what was not measured."""
@@ -15,11 +15,16 @@ MISSING = "–"
 class View(NamedTuple):
     """The part of the results that a page shows: one board."""
 
-    results: Results
+    results: data.Results
     suite: str
     device_kind: str
     board: pd.DataFrame
     """Rows of `Results.board` that pass the filters."""
+
+    @property
+    def styles(self) -> dict[str, charts.Style]:
+        """How each entry of the board is drawn, in the board's order."""
+        return {label: self.results.styles[label] for label in self.board["label"]}
 
     def part(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows of a frame with `suite`, `device_kind` and `label` that the view shows."""
@@ -30,6 +35,14 @@ class View(NamedTuple):
         ]
 
 
+INK = {"light": "#000000", "dark": "#ffffff"}
+
+
+def ink() -> str:
+    """The colour of text in the reader's theme."""
+    return INK.get(st.context.theme.type or "light", INK["light"])
+
+
 def code(text: object) -> str:
     """Text from a file as a Markdown code span, inside of which nothing is markup."""
     return "`" + " ".join(str(text).replace("`", "'").split()) + "`"
@@ -37,14 +50,16 @@ def code(text: object) -> str:
 
 def open_page(title: str, summary: str) -> View:
     """Draw a page's head and filters; where there is nothing to show, say so and end the run."""
-    results = load_results()
+    results = data.load_results()
     st.header(title, anchor=False)
     st.caption(summary)
     _show_problems(results.problems)
     if results.board.empty:
         _show_empty()
         st.stop()
+    _carry_filters(title)
     view = _choose(results)
+    st.session_state["carried"] = {key: st.session_state[key] for key in ("suite", "device", "q")}
     if view.board.empty:
         st.info("No method matches the search.", icon=":material/search_off:")
         st.stop()
@@ -55,9 +70,7 @@ def choose(
     label: str, options: Sequence[Any], key: str, titles: Callable[[Any], str] = str, **rest: Any
 ) -> Any:
     """A select box whose choice is in the URL."""
-    return st.selectbox(
-        label, options, key=key, format_func=titles, bind="query-params", required=True, **rest
-    )
+    return st.selectbox(label, options, key=key, format_func=titles, bind="query-params", **rest)
 
 
 def table(frame: Any, **rest: Any) -> None:
@@ -65,7 +78,20 @@ def table(frame: Any, **rest: Any) -> None:
     st.dataframe(frame, hide_index=True, placeholder=MISSING, **rest)
 
 
-def _choose(results: Results) -> View:
+def _carry_filters(title: str) -> None:
+    """Bring the filters along from the page that the reader comes from, unless a link has its own.
+
+    Widgets keep what the URL says, and a URL belongs to one page.
+    """
+    carried = st.session_state.setdefault("carried", {})
+    if st.session_state.get("page_title") not in (None, title):
+        for key, value in carried.items():
+            if key not in st.query_params:
+                st.session_state[key] = value
+    st.session_state["page_title"] = title
+
+
+def _choose(results: data.Results) -> View:
     board = results.board
     newest = results.rows.groupby("suite")["started_at"].max().sort_values(ascending=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -73,7 +99,7 @@ def _choose(results: Results) -> View:
         devices = list(board.loc[board["suite"] == suite, "device_kind"].unique())
         device = choose("Device", devices, "device", width=130)
         search = st.text_input(
-            "Methods",
+            "Find a method",
             key="q",
             type="search",
             placeholder="name or config",
@@ -91,11 +117,12 @@ def _choose(results: Results) -> View:
 def _show_problems(problems: Sequence[tuple[str, str]]) -> None:
     if not problems:
         return
+    count = "1 file could" if len(problems) == 1 else f"{len(problems)} files could"
     shown = [f"- {code(where)}: {code(reason)}" for where, reason in problems[:5]]
     if len(problems) > 5:
         shown.append(f"- and {len(problems) - 5} more")
     st.warning(
-        "\n".join(["Left out, as it cannot be read; the rest is shown.", "", *shown]),
+        "\n".join([f"{count} not be read; the rest is shown.", "", *shown]),
         icon=":material/broken_image:",
     )
 
@@ -103,8 +130,6 @@ def _show_problems(problems: Sequence[tuple[str, str]]) -> None:
 def _show_empty() -> None:
     st.subheader("No results yet", anchor=False)
     st.markdown("Measure every method on this machine, in about a minute or thoroughly:")
-    st.code(
-        "lcbench run --method all --suite smoke\nlcbench run --method all", language="shell"
-    )
+    st.code("lcbench run --method all --suite smoke\nlcbench run --method all", language="shell")
     st.markdown("Then reload this page. It reads these folders:")
-    st.code("\n".join(str(path) for path in results_paths()), language=None)
+    st.code("\n".join(str(path) for path in data.results_paths()), language=None)

@@ -1,41 +1,91 @@
 """The Scaling page: speed, memory, state and score against the context."""
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
-from lcbench.app import charts
-from lcbench.app.page import View, choose, open_page, table
-from lcbench.app.results import load_comparable, load_exponents, load_scores
+from lcbench import ranking
+from lcbench.app import charts, data, page
+
+QUANTITIES = {quantity.name: quantity for quantity in charts.QUANTITIES}
 
 
 def show() -> None:
     """Draw the page."""
-    view = open_page(
+    view = page.open_page(
         "Scaling",
-        "How cost and score change with the context. A cross below the chart marks where a method "
-        "ran out of memory or time, or failed otherwise.",
+        "How cost and score change with the context. Marks below a chart say where a method ran "
+        "out of memory or time, or failed otherwise.",
     )
-    quantities = {quantity.name: quantity for quantity in charts.QUANTITIES}
-    rows = view.part(load_comparable(view.results))
+    rows = view.part(data.load_comparable(view.results))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = choose(
-            "Quantity", list(quantities), "quantity", lambda n: quantities[n].title, width=200
+        name = page.choose(
+            "Quantity", list(QUANTITIES), "quantity", lambda n: QUANTITIES[n].title, width=200
         )
-        if name == "score":
-            _show_scores(view, rows)
-            return
-        quantity = quantities[name]
-        measured = rows[(rows["kind"] != "quality") & rows[name].notna()]
-        kinds = [kind for kind in charts.KIND_TITLES if kind in set(measured["kind"])]
-        if kinds:
-            kind = choose("Of", kinds, "of", lambda k: charts.KIND_TITLES[k], width=200)
-    if not kinds:
-        _say_nothing_measured()
-        return
-    failures = failed(rows[rows["kind"] == kind])
-    exponents = view.part(load_exponents(view.results, str(quantity.fitted)))
-    exponents = exponents[exponents["kind"] == kind]
-    points = measured[measured["kind"] == kind]
-    figure = charts.scaling(points, failures, exponents, quantity, view.results.styles)
-    st.plotly_chart(figure, config={"displaylogo": False}, alt="Scaling chart")
-    _show_exponents(exponents, quantity)
+        chosen = _choose_task(view) if name == "score" else _choose_step(rows, name)
+    if chosen is None:
+        st.info("Nothing of this was measured here.", icon=":material/hide_source:")
+    elif name == "score":
+        _show_scores(view, rows, chosen)
+    else:
+        _show_costs(view, rows, QUANTITIES[name], chosen)
+
+
+def failed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows that should have given a value and did not; `unsupported` is a method's own limit."""
+    return rows[~rows["status"].isin(["ok", "unsupported"])]
+
+
+def _choose_step(rows: pd.DataFrame, quantity: str) -> Any | None:
+    kinds = set(_measured(rows, quantity)["kind"])
+    offered = [kind for kind in charts.KIND_TITLES if kind in kinds]
+    if not offered:
+        return None
+    return page.choose("Step", offered, "step", lambda kind: charts.KIND_TITLES[kind], width=200)
+
+
+def _choose_task(view: page.View) -> Any | None:
+    scores = view.part(data.load_scores(view.results))
+    places = scores[ranking.TASK].drop_duplicates().to_dict("records")
+    tasks = dict(zip(charts.task_names(places), places, strict=True))
+    if not tasks:
+        return None
+    return tasks[page.choose("Task", sorted(tasks), "task", width=320)]
+
+
+def _show_costs(view: page.View, rows: pd.DataFrame, quantity: charts.Quantity, kind: str) -> None:
+    points = _measured(rows, quantity.name)
+    exponents = view.part(data.load_exponents(view.results, quantity.fitted))
+    figure = charts.scaling(
+        points[points["kind"] == kind],
+        failed(rows[rows["kind"] == kind]),
+        exponents[exponents["kind"] == kind],
+        quantity,
+        view.styles,
+    )
+    st.plotly_chart(figure, config=charts.CONFIG, alt=f"{quantity.title} against context")
+    st.caption(
+        f"T: the context. The exponent is that of {quantity.fitted_title} per sequence, fitted on"
+        f" logarithmic axes to the rungs from {ranking.ASYMPTOTIC_CONTEXT:,} tokens up where there"
+        " are three, else to the last three."
+    )
+
+
+def _show_scores(view: page.View, rows: pd.DataFrame, task: dict[str, object]) -> None:
+    scores = _of_task(view.part(data.load_scores(view.results)), task)
+    failures = failed(_of_task(rows[rows["kind"] == "quality"], task))
+    figure = charts.score_curve(scores, failures, view.styles)
+    st.plotly_chart(figure, config=charts.CONFIG, alt="Score against context")
+    st.caption("Mean over seeds. The dashed line is the trained context.")
+
+
+def _measured(rows: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """Rungs that have a value of a quantity which fits a logarithmic axis."""
+    is_rung = (rows["kind"] != "quality") & (rows["status"] == "ok")
+    return rows[is_rung & (rows[quantity] > 0).fillna(False)]
+
+
+def _of_task(frame: pd.DataFrame, task: dict[str, object]) -> pd.DataFrame:
+    same = [frame[name] == value for name, value in task.items()]
+    return frame[same[0] & same[1] & same[2]]

@@ -339,6 +339,12 @@ def banded_attention(
     if k.size(2) <= window:
         return full_attention(q, k, v, causal=causal)
     left, right = window - 1, 0 if causal else window - 1
+    if k.size(2) <= 4 * window:
+        # So short a sequence is sooner scored whole than cut up.
+        row = torch.arange(k.size(2) - q.size(2), k.size(2), device=q.device)[:, None]
+        behind = row - torch.arange(k.size(2), device=q.device)
+        visible = (behind <= left) & (behind >= -right)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
     if q.device.type == "cpu":
         return _banded_in_blocks(q, k, v, left, right)
     return _banded_in_one_call(q, k, v, left, right)

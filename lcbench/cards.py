@@ -23,7 +23,11 @@ def method_card(name: str) -> str:
     spec = registry.load_method(name)
     config = spec.config()
     reach, period = spec.reach(config), spec.shift_period(config)
-    sides = [side for side, claimed in (("causal", spec.causal), ("two-sided", spec.bidirectional)) if claimed]
+    sides = [
+        side
+        for side, claimed in (("causal", spec.causal), ("two-sided", spec.bidirectional))
+        if claimed
+    ]
     growth = "constant" if spec.cost.state == 0 else f"grows as T^{spec.cost.state:g}"
     facts = [
         ("family", spec.family),
@@ -31,12 +35,24 @@ def method_card(name: str) -> str:
         ("reads", spec.equation),
         ("sees", " and ".join(sides)),
         ("reach", "unbounded" if reach is None else f"{reach:,} tokens back in one layer"),
-        ("positions", "absolute" if period is None else f"relative, with period {period}" if period > 1 else "relative"),
+        (
+            "positions",
+            "absolute"
+            if period is None
+            else f"relative, with period {period}"
+            if period > 1
+            else "relative",
+        ),
         ("decoding", f"state {growth}" if spec.streams else "keeps no state"),
-        ("cost", f"time T^{spec.cost.time:g}, memory T^{spec.cost.memory:g} between 4k and 32k tokens"),
+        (
+            "cost",
+            f"time T^{spec.cost.time:g}, memory T^{spec.cost.memory:g} between 4k and 32k tokens",
+        ),
     ]
     summary = registry.headline("method", name).summary
-    return "\n".join([f"{name}: {spec.title}", *_wrap(summary), "", *_facts(facts), *_fields(config)])
+    return "\n".join(
+        [f"{name}: {spec.title}", *_wrap(summary), "", *_facts(facts), *_fields(config)]
+    )
 
 
 def task_card(name: str) -> str:
@@ -57,9 +73,18 @@ def task_card(name: str) -> str:
     batch = test.sample(stream({"task": name, "example": True}, "test", 0), 1, context)
     summary = registry.headline("task", name).summary
     return "\n".join(
-        [f"{name}: {spec.title}", *_wrap(summary), "", *_facts(facts), *_fields(config)]
-        + ["", f"One example of {context} tokens:", *_wrap(_example(test, batch))]
-        + ["[asked] is where an answer is due, (evidence) what it needs.", *_answers(test, batch)]
+        [
+            f"{name}: {spec.title}",
+            *_wrap(summary),
+            "",
+            *_facts(facts),
+            *_fields(config),
+            "",
+            f"One example of {context} tokens:",
+            *_wrap(_example(test, batch)),
+            "[asked] is where an answer is due, (evidence) what it needs.",
+            *_answers(test, batch),
+        ]
     )
 
 
@@ -73,7 +98,11 @@ def suite_card(name: str) -> str:
         ("model", f"width {model.d_model}, {model.num_layers} layers, {model.num_heads} heads"),
         ("seeds", _list(suite.seeds)),
         ("timeout", f"{suite.timeout_s:g} s a cell"),
-        ("cost", f"one layer of width {cost.d_model}, {cost.num_heads} heads, at {_list(cost.contexts)} tokens"),
+        (
+            "cost",
+            f"one layer of width {cost.d_model}, {cost.num_heads} heads,"
+            f" at {_list(cost.contexts)} tokens",
+        ),
     ]
     lines = [f"{name}: {suite.title}", "", *_facts(facts), "", "Tasks"]
     for plan in suite.tasks:
@@ -128,7 +157,8 @@ def _example(task: Task, batch: Batch) -> str:
     if asked.all():
         return "".join(words)
     return " ".join(
-        f"[{w}]" if a else f"({w})" if e else w for w, a, e in zip(words, asked, evidence, strict=True)
+        f"[{w}]" if a else f"({w})" if e else w
+        for w, a, e in zip(words, asked, evidence, strict=True)
     )
 
 

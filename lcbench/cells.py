@@ -287,22 +287,24 @@ def _run_cost(cell: Cell, device: torch.device, watcher: Watcher) -> list[Measur
     watcher.stage("weigh")
     memory = measure_memory(workload, device)
     tokens = plan.batch * (1 if cell.kind == "decode" else layer.context)
-    return [{
-        "status": "ok",
-        "context": layer.context,
-        "batch": plan.batch,
-        "tokens_per_s": tokens / timing.median_ms * 1e3,
-        "step_ms": timing.median_ms,
-        "step_ms_iqr": timing.iqr_ms,
-        "timings_ns": timing.repeats_ns,
-        "vs_vanilla": beside.median_ms / timing.median_ms if beside else 1.0,
-        "vanilla_step_ms": (beside or timing).median_ms,
-        "warning": _noise(timing),
-        "peak_bytes": memory.peak_bytes,
-        "memory_source": memory.source,
-        "state_bytes": layer.state_bytes,
-        "num_params": sum(p.numel() for p in layer.method.parameters()),
-    }]
+    return [
+        {
+            "status": "ok",
+            "context": layer.context,
+            "batch": plan.batch,
+            "tokens_per_s": tokens / timing.median_ms * 1e3,
+            "step_ms": timing.median_ms,
+            "step_ms_iqr": timing.iqr_ms,
+            "timings_ns": timing.repeats_ns,
+            "vs_vanilla": beside.median_ms / timing.median_ms if beside else 1.0,
+            "vanilla_step_ms": (beside or timing).median_ms,
+            "warning": _noise(timing),
+            "peak_bytes": memory.peak_bytes,
+            "memory_source": memory.source,
+            "state_bytes": layer.state_bytes,
+            "num_params": sum(p.numel() for p in layer.method.parameters()),
+        }
+    ]
 
 
 def check_output(method: Method, d_model: int, device: torch.device) -> None:

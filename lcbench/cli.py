@@ -1,4 +1,4 @@
-"""The command line. Each command imports what it needs in its own body: help and listings stay quick."""
+"""The command line. A command imports what it needs in its body, so help and listings are quick."""
 
 import sys
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ class Group(click.Group):
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lcbench")
 def main() -> None:
-    """How far back can a sequence-mixing method really see, and what does each token of that cost?
+    r"""How far back can a sequence-mixing method really see, and what does each token of that cost?
 
     \b
     lcbench run --method all          measure every method, then show the leaderboard
@@ -131,7 +131,9 @@ def _selection(
     tasks = _split(task)
     for wanted in tasks:
         if wanted not in (*offered, "all"):
-            raise UsageError(f"suite {name!r} has no task {wanted!r}; {did_you_mean(wanted, offered)}")
+            raise UsageError(
+                f"suite {name!r} has no task {wanted!r}; {did_you_mean(wanted, offered)}"
+            )
     numbers = _split(seed)
     if not all(number.isdecimal() for number in numbers):
         raise UsageError(f"--seed takes whole numbers from 0, got {', '.join(numbers)}")
@@ -139,9 +141,7 @@ def _selection(
         raise UsageError("--seed lists seeds and --seeds counts them; give one of the two")
     chosen = [int(number) for number in numbers] or (None if seeds is None else list(range(seeds)))
     everything = not tasks or "all" in tasks
-    return Selection(
-        None if everything else tasks, _read_contexts(context, suite, name), chosen
-    )
+    return Selection(None if everything else tasks, _read_contexts(context, suite, name), chosen)
 
 
 RUN_EXAMPLES = """
@@ -158,7 +158,11 @@ A finished cell is kept at once: the same command goes on where it was stopped.
 
 @main.command(epilog=RUN_EXAMPLES)
 @click.option(
-    "--method", "-m", multiple=True, required=True, metavar="NAME[:FIELD=VALUE]",
+    "--method",
+    "-m",
+    multiple=True,
+    required=True,
+    metavar="NAME[:FIELD=VALUE]",
     help="all, or methods; repeat it or separate by commas; fields override a method's config.",
 )
 @click.option("--suite", "-s", help="What to ask. Default: quick on a CPU, standard on a GPU.")
@@ -173,12 +177,17 @@ A finished cell is kept at once: the same command goes on where it was stopped.
     "--dtype", type=click.Choice(["float32", "bfloat16"]), help="In place of the suite's."
 )
 @click.option(
-    "--jobs", "-j", type=click.IntRange(1),
+    "--jobs",
+    "-j",
+    type=click.IntRange(1),
     help="Quality cells at once; cost cells run alone. Default: one a CPU core, one on a GPU.",
 )
-@click.option("--timeout", type=click.FloatRange(1), metavar="SECONDS", help="Longest a cell may take.")
 @click.option(
-    "--results", type=click.Path(path_type=Path, file_okay=False),
+    "--timeout", type=click.FloatRange(1), metavar="SECONDS", help="Longest a cell may take."
+)
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
     help="Where results go. Default: results/local.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the planned cells, with estimates, and stop.")
@@ -262,8 +271,9 @@ def _run_and_show(
 ) -> None:
     from lcbench import runner, store, terminal
 
+    progress = terminal.Progress(cells, finished, setting, jobs)
     try:
-        with terminal.Progress(cells, finished, setting, jobs) as progress:
+        with progress:
             tally = runner.run_cells(
                 cells, folder, runner.LocalPool(jobs), setting, progress, finished=finished
             )
@@ -293,7 +303,10 @@ def _listing(kind: Any, columns: Sequence[str]) -> None:
     cells = [[name, *(str(h.fields.get(c, "")) for c in columns), h.summary] for name, h in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns) + 1)]
     for row in cells:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=False)) + f"  {row[-1]}")
+        click.echo(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=False))
+            + f"  {row[-1]}"
+        )
     click.echo(f"\nlcbench {kind}s NAME tells more of one.")
 
 
@@ -358,11 +371,16 @@ Examples:
 @main.command(epilog=LEADERBOARD_EXAMPLES)
 @click.option("--suite", "-s", help="Only this suite. Default: all that have results.")
 @click.option(
-    "--results", multiple=True, type=click.Path(path_type=Path, exists=True),
+    "--results",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
     help="Files or folders to read. Default: published and local results.",
 )
 @click.option(
-    "--format", "form", type=click.Choice(["table", "markdown", "csv", "json"]), default="table",
+    "--format",
+    "form",
+    type=click.Choice(["table", "markdown", "csv", "json"]),
+    default="table",
     help="How to print it.",
 )
 def leaderboard(suite: str | None, results: tuple[Path, ...], form: str) -> None:
@@ -383,7 +401,9 @@ def leaderboard(suite: str | None, results: tuple[Path, ...], form: str) -> None
 
 @main.command()
 @click.argument("name")
-@click.option("--cost", is_flag=True, help="Also measure how time and memory grow, which takes longer.")
+@click.option(
+    "--cost", is_flag=True, help="Also measure how time and memory grow, which takes longer."
+)
 def check(name: str, cost: bool) -> None:
     """Hold a method, NAME or NAME:FIELD=VALUE, to the contract; write nothing."""
     from lcbench import registry, terminal
@@ -400,7 +420,9 @@ def check(name: str, cost: bool) -> None:
 
 @main.command()
 @click.option(
-    "--results", multiple=True, type=click.Path(path_type=Path, exists=True),
+    "--results",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
     help="Files or folders to read. Default: published and local results.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=8501, show_default=True)
@@ -414,8 +436,8 @@ def app(results: tuple[Path, ...], port: int, address: str, no_browser: bool) ->
 
     if any(importlib.util.find_spec(package) is None for package in ("streamlit", "plotly")):
         raise click.ClickException(
-            "the app needs streamlit and plotly: pip install 'lcbench[app]', or pip install -e '.[app]'"
-            " in a checkout"
+            "the app needs streamlit and plotly: pip install 'lcbench[app]', or in a checkout"
+            " pip install -e '.[app]'"
         )
     from lcbench import paths
 

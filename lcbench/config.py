@@ -38,7 +38,7 @@ def digest(text: str | bytes, length: int = 16) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Base of every configuration. Fields are int, float, bool, str, a Literal, or one with None."""
+    """Base of every configuration. Fields: int, float, bool, str, a Literal, or one with None."""
 
     @classmethod
     def field_types(cls) -> dict[str, Any]:
@@ -84,12 +84,17 @@ class Config:
         for base in reversed(cls.__mro__):
             if not dataclasses.is_dataclass(base):
                 continue
-            body = ast.parse(inspect.cleandoc("\n" + inspect.getsource(base))).body[0]
+            (body,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(base))).body
             assert isinstance(body, ast.ClassDef)
             for node, after in zip(body.body, body.body[1:], strict=False):
-                is_field = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-                if is_field and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-                    docs[node.target.id] = inspect.cleandoc(str(after.value.value))
+                match node, after:
+                    case (
+                        ast.AnnAssign(target=ast.Name(id=name)),
+                        ast.Expr(value=ast.Constant(value=str(text))),
+                    ):
+                        docs[name] = inspect.cleandoc(text)
+                    case _:
+                        pass
         return docs
 
 

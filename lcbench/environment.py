@@ -1,4 +1,4 @@
-"""What machine this is: the device, its versions, the commit. Never a host name, a user or a path."""
+"""What machine this is: device, versions, commit. Never a host name, a user or a path."""
 
 import os
 import platform
@@ -14,7 +14,6 @@ from lcbench.config import UsageError, digest
 from lcbench.paths import checkout
 
 DeviceKind = Literal["cpu", "cuda", "mps"]
-
 
 
 def available_devices() -> list[DeviceKind]:
@@ -81,7 +80,7 @@ def read_environment(device_kind: DeviceKind, *, huge_pages: bool) -> dict[str, 
 
 
 def read_provenance() -> dict[str, Any]:
-    """The columns that say which code measured: version, commit, and whether it had local changes."""
+    """The columns that say which code measured: version, commit, whether it had local changes."""
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--", "lcbench", "methods", "suites")
     return {

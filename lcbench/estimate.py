@@ -1,7 +1,7 @@
 """What a plan will take: seconds and bytes of a cell, before anything was measured.
 
-Rough by design: operations counted for dense attention, over a rate that such small models were seen to
-reach. A run corrects the rate by what its finished cells took.
+Rough by design: operations counted for dense attention, over a rate that such small models were
+seen to reach. A run corrects the rate by what its finished cells took.
 """
 
 from lcbench.suite import Cell, read_cost_recipe, read_quality_recipe

@@ -1,8 +1,8 @@
 """A call in a child process the parent can kill, and the parent's verdict on it.
 
-Children come from a fork server that has torch loaded, so isolation costs milliseconds. A child leads
-a process group of its own, writes nothing to the terminal, ends when its parent does, and answers in
-JSON: nothing it sends is ever unpickled.
+Children come from a fork server that has torch loaded, so isolation costs milliseconds. A child
+leads a process group of its own, writes nothing to the terminal, ends when its parent does, and
+answers in JSON: nothing it sends is ever unpickled.
 """
 
 import json
@@ -29,13 +29,13 @@ Target = Callable[..., Any]
 """A module-level function; called with its arguments and a `Send`."""
 
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
-"""Torch's switch for huge pages on Linux CPUs: without it memory-heavy methods slow down at random."""
+"""Torch's switch for huge pages on Linux CPUs: without it big tensors slow down at random."""
 PRELOAD = "lcbench.preload"
 ENDING_S = 5.0
 """How long a child that has answered may take to end."""
 LEAST_FREE_SHARE = 0.03
 """Share of the machine's memory below which a child is stopped before the kernel picks a victim."""
-_START = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
+_HAS_FORK_SERVER = "forkserver" in get_all_start_methods()
 
 
 class Verdict(NamedTuple):
@@ -64,9 +64,8 @@ class Child:
     """
 
     def __init__(self, target: Target, args: tuple[Any, ...], *, timeout_s: float) -> None:
-        context = get_context(_START)
-        if _START == "forkserver":
-            context.set_forkserver_preload([PRELOAD])
+        context = get_context("forkserver") if _HAS_FORK_SERVER else get_context("spawn")
+        context.set_forkserver_preload([PRELOAD])
         self._answers, answers = context.Pipe(duplex=False)
         lifeline, self._lifeline = context.Pipe(duplex=False)
         # Torch reads the switch once, when the fork server loads it.
@@ -95,7 +94,7 @@ class Child:
         return monotonic() - self._began
 
     def poll(self) -> list[tuple[str, Any]]:
-        """News since the last poll, as topics and values; also applies the clock and memory limits."""
+        """News since the last poll, as topics and values; applies the clock and memory limits."""
         news: list[tuple[str, Any]] = []
         while self._open and self._answers.poll():
             try:
@@ -194,10 +193,14 @@ def call(target: Target, *args: Any, timeout_s: float = 120.0) -> Verdict:
 
 def scrub(text: str) -> str:
     """Text without folders: a path keeps its last part only."""
-    return re.sub(r"(?:(?<=[\s'\"(=])|^)(?:[A-Za-z]:)?(?:[\\/][^\s\\/:'\"()]+)*[\\/]", "", text)[:500]
+    return re.sub(r"(?:(?<=[\s'\"(=])|^)(?:[A-Za-z]:)?(?:[\\/][^\s\\/:'\"()]+)*[\\/]", "", text)[
+        :500
+    ]
 
 
-def _serve(answers: Connection, lifeline: Connection, target: Target, args: tuple[Any, ...]) -> None:
+def _serve(
+    answers: Connection, lifeline: Connection, target: Target, args: tuple[Any, ...]
+) -> None:
     """What a child does, from its first instruction to its last."""
     if hasattr(os, "setsid"):
         os.setsid()

@@ -1,10 +1,10 @@
 """Clock, repeats, peak memory: what one call costs on this device.
 
-Time: two workloads in alternation (A B B A), so that a drift of the machine's speed hits both; fresh
-inputs for every call; warm-up until two calls in a row agree; medians. CUDA is timed with its own events.
-Memory: the peak of what is allocated above what stood before the call, from CUDA's allocator or, on
-CPU, from the profiler's record of every allocation: exact and repeatable, where the resident set is
-neither.
+Time: two workloads in alternation (A B B A), so that a drift of the machine's speed hits both;
+fresh inputs for every call; warm-up until two calls in a row agree; medians. CUDA is timed with its
+own events. Memory: the peak of what is allocated above what stood before the call, from CUDA's
+allocator or, on CPU, from the profiler's record of every allocation: exact and repeatable, where
+the resident set is neither.
 """
 
 from collections.abc import Callable
@@ -132,7 +132,8 @@ def measure_memory(workload: Workload, device: torch.device) -> Memory:
         return Memory(torch.cuda.max_memory_allocated(device) - before, "cuda_allocator")
     if device.type == "cpu":
         # Not torch.profiler: its start imports the compiler, which takes longer than most cells.
-        with profile(profile_memory=True) as record:
+        record = profile(profile_memory=True)
+        with record:
             result = workload.call(inputs)
         peak = _profiled_peak(record)
         del result
@@ -144,7 +145,8 @@ def _profiled_peak(record: profile) -> int:
     """The highest running sum of the allocations and releases a profile saw."""
     results = record.kineto_results
     assert results is not None
-    changes = [(e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]"]
+    events: list[Any] = results.events()  # torch's stubs leave out `nbytes`
+    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
     changes.sort(key=lambda change: change[0])
     running = np.cumsum([size for _, size in changes])
     return max(0, int(running.max())) if len(running) else 0

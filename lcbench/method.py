@@ -16,8 +16,8 @@ State = Any
 """What decoding must keep: nested tuples of tensors (batch first), integers and None.
 
 Tensors are counted as the state's bytes; integers are positions. A state is a value: a call may
-share storage with the state it was given, but that state must stay usable, so that one prefix can be
-continued twice.
+share storage with the state it was given, but that state must stay usable, so that one prefix can
+be continued twice.
 """
 
 
@@ -86,7 +86,7 @@ class Method(nn.Module):
         return None
 
     def weights(self, x: Tensor) -> Tensor | None:
-        """Attention weights `[B, H, T, T]` where the method has such; for pictures, never for timing."""
+        """Attention weights `[B, H, T, T]` where there are such; for pictures, never for timing."""
         return None
 
 
@@ -175,7 +175,7 @@ def state_tensors(state: State) -> Iterator[Tensor]:
 
 
 def state_bytes(state: State) -> int:
-    """Bytes of the storage a state keeps alive: a narrow view of a long tensor counts as all of it."""
+    """Bytes of storage a state keeps alive: a narrow view of a long tensor counts as all of it."""
     storages = {}
     for tensor in state_tensors(state):
         storage = tensor.untyped_storage()

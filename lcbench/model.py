@@ -1,8 +1,9 @@
-"""The one backbone that hosts any method: a pre-norm decoder with a short convolution in every layer.
+"""The one backbone that hosts any method: a pre-norm decoder with a short convolution a layer.
 
 Embedding, then L layers of (RMSNorm, causal depthwise convolution, the method, residual; RMSNorm,
 SwiGLU, residual), RMSNorm, head. The convolution is the same for every method: it binds a token to
-the one before it, without which a model this small needs minutes rather than seconds to learn recall.
+the one before it, without which a model this small needs minutes rather than seconds to learn
+recall.
 
 Sources: SwiGLU, Shazeer (2020), arXiv:2002.05202. The short convolution before the mixer, Arora et
 al. (2023), "Zoology", arXiv:2312.04927.

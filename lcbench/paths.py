@@ -1,4 +1,4 @@
-"""Where methods, suites, the app and results lie: in a checkout, in a wheel, and in folders of one's own."""
+"""Where methods, suites, the app and results lie: in a checkout, a wheel, folders of one's own."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ def checkout() -> Path | None:
 
 
 def plugin_folders(name: str) -> list[Path]:
-    """The folders that hold the files of `methods`, `suites` or `suites/tasks`, lcbench's own first."""
+    """The folders that hold the files of `methods` or `suites/tasks`, say, lcbench's own first."""
     extra = [Path(part) for part in os.environ.get(EXTRA_FOLDERS, "").split(os.pathsep) if part]
     return [(root / name) for root in (checkout() or PACKAGE, *extra)]
 

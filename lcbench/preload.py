@@ -1,12 +1,12 @@
-"""What the fork server loads once, so that no cell has to: torch, the harness, and torch's slow corners.
+"""What the fork server loads once, so that no cell has to: the harness, torch, its slow corners.
 
 The first optimizer of a process imports the compiler (more than a second), wanted or not.
 """
 
 import torch
 
-import lcbench.cells
+from lcbench import cells
 
 torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
 
-__all__ = ["lcbench"]
+__all__ = ["cells"]

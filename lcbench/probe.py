@@ -18,7 +18,7 @@ from lcbench.method import Method, MethodConfig, MethodSpec, ModelShape
 TOKENS = 67
 """The usual length of a sequence: prime, so that no block of any method divides it."""
 
-MAX_CONTEXT = 605
+MAX_CONTEXT = 405
 """Tokens of the longest sequence a declared reach is measured on."""
 
 LENGTHS = (2, 3, 8, 17, TOKENS)

@@ -253,11 +253,11 @@ def leaderboard(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> pd.Dat
     measured, rungs = _measured(rows, plan), _rungs(rows)
     cells = _by_context(measured.scores)
     reach = _effective_contexts(measured, cells)
+    # A task not tried sorts before every context, so that it makes the smallest unknown.
+    smallest = reach["effective_context"].fillna(-1.0).groupby(reach["entry"]).min().reset_index()
+    smallest["effective_context"] = smallest["effective_context"].where(lambda s: s >= 0)
     board = measured.entries
-    for part in (
-        _mean_quality(measured, cells),
-        reach.groupby("entry")["effective_context"].min(skipna=False).reset_index(),
-    ):
+    for part in (_mean_quality(measured, cells), smallest):
         board = board.merge(part, on="entry", how="left")
     for part in (_costs(rungs), _time_exponents(rungs), _counts(rows)):
         board = board.merge(part, on=ENTRY, how="left")
@@ -270,8 +270,8 @@ def leaderboard(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> pd.Dat
 def pareto_layers(values: NDArray[np.float64]) -> NDArray[np.int64]:
     """The Pareto layer, 1 the frontier, of each row of `[N, criteria]`; higher wins, NaN loses."""
     worst_last = np.where(np.isnan(values), -np.inf, values)
-    no_worse = (worst_last[:, None] >= worst_last[None]).all(axis=2)
-    beats = no_worse & (worst_last[:, None] > worst_last[None]).any(axis=2)
+    ours, theirs = worst_last[:, None], worst_last[None]
+    beats = np.all(ours >= theirs, axis=2) & np.any(ours > theirs, axis=2)  # [N, N]
     layers = np.zeros(len(values), dtype=np.int64)
     layer = 0
     while (layers == 0).any():
@@ -304,7 +304,9 @@ def _measured(rows: pd.DataFrame, plan: pd.DataFrame | None = None) -> _Measured
     scores = rows[rows["kind"] == "quality"]
     scores = scores.astype(dict.fromkeys(["train_context", "context", "seed"], "int64"))
     planned = scores if plan is None else plan
-    tasks = pd.concat([scores[TASK], planned[TASK]]).drop_duplicates(ignore_index=True)
+    # Sorted, so that sums over tasks round alike whatever other rows there are.
+    tasks = pd.concat([scores[TASK], planned[TASK]]).drop_duplicates()
+    tasks = tasks.sort_values(TASK, ignore_index=True)
     tasks["trained"] = tasks.index
     scores = scores.merge(entries, on=ENTRY).merge(tasks, on=TASK)
     if plan is None:
@@ -404,7 +406,8 @@ def _intervals(measured: _Measured, cells: pd.DataFrame) -> pd.DataFrame:
         rng = np.random.default_rng(int(digest(name), 16))
         draws = rng.multinomial(size, np.full(size, 1 / size), RESAMPLES) / size  # [R, seeds]
         values = stratum["share"].to_numpy().reshape(-1, size)
-        drawn[stratum["row"].to_numpy()[::size]] += values @ draws.T
+        # Not a matrix product: how BLAS rounds a row depends on how many rows there are.
+        drawn[stratum["row"].to_numpy()[::size]] += np.einsum("ns,rs->nr", values, draws)
     drawn[shares.loc[shares["num_seeds"] < 2, "row"]] = np.nan
     low, high = np.quantile(drawn, [0.025, 0.975], axis=1)
     return pd.DataFrame({"quality_low": low, "quality_high": high}, index=entries)

@@ -1,4 +1,4 @@
-"""Methods, tasks and suites by name: names come from file names, and nothing is imported to list them.
+"""Methods, tasks and suites by name: names are file names, and nothing is imported to list them.
 
 A plug-in is one file; its stem, with `-` for `_`, is its name. Folders named in `LCBENCH_PATH` are
 searched after lcbench's own; other installed packages add theirs through the entry-point groups
@@ -74,13 +74,13 @@ def sources(kind: Kind) -> dict[str, Source]:
                 continue
             name = path.stem.replace("_", "-")
             if name in found:
-                raise PluginError(f"{kind} {name!r} lies in two folders: {found[name].path} and {path}")
+                first = found[name].path
+                raise PluginError(f"{kind} {name!r} lies in two folders: {first} and {path}")
             found[name] = Source(name, f"{place.module}.{path.stem}", path)
     for entry in _entry_points(place.module.replace("suites.tasks", "tasks")):
         if entry.name in found:
-            raise PluginError(
-                f"{kind} {entry.name!r} of {entry.value} has the name of {found[entry.name].path.name}"
-            )
+            first = found[entry.name].path.name
+            raise PluginError(f"{kind} {entry.name!r} of {entry.value} has the name of {first}")
         spec = importlib.util.find_spec(entry.value)
         if spec is None or spec.origin is None:
             raise PluginError(f"{kind} {entry.name!r}: module {entry.value} is not installed")
@@ -175,7 +175,7 @@ def _load(kind: Kind, name: str, expected: type[T]) -> T:
     declaration = _PLACES[kind].declaration
     try:
         module = importlib.import_module(found.module)
-    except Exception as error:  # noqa: BLE001 -- a plug-in may raise anything when it is imported
+    except Exception as error:
         line = _line_in(error, found.path)
         where = f"{found.path.name}, line {line}" if line else found.path.name
         raise PluginError(

@@ -1,12 +1,11 @@
 """Many cells: plan, resume, run, keep, seal.
 
-A finished cell is a file of its own before the next one starts, so a run that was killed goes on where
-it stood; when all are done their rows are sealed into one file. An executor does the cells' work; the
-local pool gives each a process of its own.
+A finished cell is a file of its own before the next one starts, so a run that was killed goes on
+where it stood; when all are done their rows are sealed into one file. An executor does the cells'
+work; the local pool gives each a process of its own.
 """
 
 import datetime
-
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -219,9 +218,7 @@ def compose_rows(cell: Cell, verdict: Verdict, setting: Setting) -> list[Row]:
     A cell that failed gives one row at each of its contexts, with its status and reason.
     """
     identity = {
-        name: value
-        for name, value in cell.identity().items()
-        if name not in ("recipe", "contexts")
+        name: value for name, value in cell.identity().items() if name not in ("recipe", "contexts")
     }
     now = datetime.datetime.now(datetime.UTC)
     shared: Row = {
@@ -332,5 +329,3 @@ def run_cells(
     return Tally(
         measured, len(cells) - len(todo), len(todo) - measured, statuses, folder.seal(cells)
     )
-
-

@@ -1,9 +1,9 @@
 """Suites and the cells they are made of.
 
-A suite says what to ask (tasks, contexts, budgets, seeds) and on what ladder to measure cost. A plan
-lays it out, for given methods, as cells: units of work that are run, timed out, kept and resumed one
-by one. A cell's id hashes everything that defines its work, so a finished cell is recognised wherever
-it lies, and a cell whose method, task, suite or harness changed is a new one.
+A suite says what to ask (tasks, contexts, budgets, seeds) and on what ladder to measure cost. A
+plan lays it out, for given methods, as cells: units of work that are run, timed out, kept and
+resumed one by one. A cell's id hashes everything that defines its work, so a finished cell is
+recognised wherever it lies, and a cell whose method, task, suite or harness changed is a new one.
 """
 
 import dataclasses
@@ -305,8 +305,8 @@ def read_quality_recipe(cell: Cell) -> tuple[ModelPlan, TaskPlan]:
     """The plans a quality cell's recipe was written from."""
     fields = json.loads(cell.recipe)
     model = ModelPlan(**fields.pop("model"))
-    tuples = {name: tuple(fields.pop(name)) for name in ("contexts", "learning_rates")}
-    return model, TaskPlan(task=cell.task or "", **fields, **tuples)
+    fields |= {name: tuple(fields[name]) for name in ("contexts", "learning_rates")}
+    return model, TaskPlan(task=cell.task or "", **fields)
 
 
 def read_cost_recipe(cell: Cell) -> CostPlan:

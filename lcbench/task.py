@@ -1,4 +1,4 @@
-"""The task contract: what draws inputs and targets, how they are scored, what scoring nothing looks like."""
+"""The task contract: what draws inputs and targets, and how answers are scored."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     inputs: IntArray
     """`[B, T]` tokens in `[0, vocab_size)`."""
     targets: IntArray
-    """`[B, T]`; at position t what the model should give there, `IGNORE` where nothing is asked."""
+    """`[B, T]`: what the model should give at each position, `IGNORE` where nothing is asked."""
     distances: IntArray | None = None
     """`[B, T]` tokens between an answer and the evidence it needs; 0 where there is none."""
 
@@ -35,7 +35,7 @@ class TaskConfig(Config):
 
 
 class Task:
-    """A source of examples for one split. Everything random comes from the generator it is given."""
+    """A source of examples for one split; all that is random comes from the generator it is given."""
 
     def __init__(self, config: Any, split: Split) -> None:
         self.config = config
@@ -106,8 +106,8 @@ def stream(scope: Mapping[str, Any], split: Split, step: int) -> np.random.Gener
     """The generator of one step of one split.
 
     Args:
-        scope: What tells one stream from another: suite, task, config, context and seed. The method is
-            not in it, so every method sees the same examples.
+        scope: What tells one stream from another: suite, task, config, context and seed. The method
+            is not in it, so every method sees the same examples.
         split: Its name enters the hash, so that no two splits share a stream.
         step: Number of the batch within the split.
     """

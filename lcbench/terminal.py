@@ -1,7 +1,7 @@
 """What a person sees in the terminal: a run's progress, its plan, the leaderboard.
 
-On a terminal one live display moves under the lines of finished cells; elsewhere there are the lines
-alone.
+On a terminal one live display moves under the lines of finished cells; elsewhere there are the
+lines alone.
 """
 
 from collections import Counter
@@ -25,6 +25,7 @@ from lcbench.suite import Cell
 
 if TYPE_CHECKING:
     from lcbench.conformance import Finding
+
 
 def console() -> Console:
     """Where everything is printed; wide enough for a table when it is not a terminal."""
@@ -109,12 +110,11 @@ class Progress:
         )
         self._begin(cells, finished, setting)
 
-    def _begin(
-        self, cells: Sequence[Cell], finished: Mapping[str, str], setting: Setting
-    ) -> None:
+    def _begin(self, cells: Sequence[Cell], finished: Mapping[str, str], setting: Setting) -> None:
         environment = setting.environment
         methods = ", ".join(dict.fromkeys(cell.method for cell in cells))
-        device = f"{environment['device']} ({environment['device_kind']}, {environment['threads']} cores)"
+        kind, cores = environment["device_kind"], environment["threads"]
+        device = f"{environment['device']} ({kind}, {cores} cores)"
         self.console.print(f"Suite [bold]{cells[0].suite}[/] on {device}: {methods}")
         if self.done:
             failed = Counter(finished[c.cell_id] for c in cells if c.cell_id in finished)
@@ -250,9 +250,14 @@ def show_results(
     show_leaderboard(frame, out)
     show_problems(problems, out)
     statuses = ", ".join(f"{n} {status}" for status, n in sorted(tally.statuses.items()))
-    told = f"Measured {tally.measured} cells ({statuses})" if tally.measured else "Nothing to measure"
+    told = (
+        f"Measured {tally.measured} cells ({statuses})" if tally.measured else "Nothing to measure"
+    )
     out.print(f"\n{told}; {tally.kept} were there before. Results: {tally.sealed or folder}")
-    out.print("Next: [bold]lcbench app[/] opens them in a browser; [bold]lcbench leaderboard[/] prints them again.")
+    out.print(
+        "Next: [bold]lcbench app[/] opens them in a browser;"
+        " [bold]lcbench leaderboard[/] prints them again."
+    )
 
 
 def show_problems(problems: Sequence[tuple[Path, str]], out: Console) -> None:
@@ -299,7 +304,7 @@ def _board_table(title: str, board: pd.DataFrame) -> Table:
     return table
 
 
-def _board_value(row: Mapping[str, Any], column: ranking.BoardColumn) -> str:
+def _board_value(row: Mapping[Any, Any], column: ranking.BoardColumn) -> str:
     value = row[column.name]
     if pd.isna(value):
         return "–"
@@ -314,24 +319,25 @@ def _scores_table(scores: pd.DataFrame, board: pd.DataFrame) -> Table:
     table = _table("Scores: mean over seeds, in each task's own unit")
     table.add_column("Method", no_wrap=True)
     keys = ["task", "task_config", "train_context", "context"]
-    places = scores[[*keys, "metric", "floor"]].drop_duplicates(keys)
-    places = list(places.sort_values(keys).itertuples(index=False))
+    asked = scores[[*keys, "metric", "floor"]].drop_duplicates(keys).sort_values(keys)
+    places: list[Any] = asked.to_dict("records")
     for place in places:
-        unit = "bits/byte" if place.metric == "bits_per_byte" else "%"
-        trained = "*" if place.context == place.train_context else ""
-        table.add_column(f"{place.task}, {unit}\nat {place.context:,}{trained}", justify="right")
+        unit = "bits/byte" if place["metric"] == "bits_per_byte" else "%"
+        trained = "*" if place["context"] == place["train_context"] else ""
+        title = f"{place['task']}, {unit}\nat {place['context']:,}{trained}"
+        table.add_column(title, justify="right")
     for entry in board.to_dict("records"):
         own = scores[(scores["method"] == entry["method"]) & (scores["config"] == entry["config"])]
         by_place = {tuple(row[k] for k in keys): row for row in own.to_dict("records")}
-        cells = [by_place.get(tuple(getattr(place, k) for k in keys)) for place in places]
+        cells = [by_place.get(tuple(place[k] for k in keys)) for place in places]
         table.add_row(str(entry["label"]), *(_score_value(cell) for cell in cells))
     table.add_section()
-    floors = [_number(place.floor, place.metric) for place in places]
+    floors = [_number(place["floor"], place["metric"]) for place in places]
     table.add_row(Text("floor: a trivial solver", style="dim"), *floors, style="dim")
     return table
 
 
-def _score_value(cell: Mapping[str, Any] | None) -> str:
+def _score_value(cell: Mapping[Any, Any] | None) -> str:
     if cell is None:
         return "–"
     if pd.isna(cell["score"]):
@@ -360,7 +366,11 @@ def _legend(board: pd.DataFrame) -> str:
 
 def _table(title: str) -> Table:
     return Table(
-        title=title, title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
     )
 
 

@@ -1,9 +1,9 @@
 """The loop: a model and a task to a trained model, and a trained model to scores.
 
 Recipe, the same for every method: AdamW, linear warm-up over a tenth of the steps, cosine to zero,
-gradients clipped to norm 1. The context may climb in stages over the first half (`TaskPlan.ramp`; Li et
-al. (2022), arXiv:2108.06084): recall circuits form at short contexts and carry over, which turns
-minutes into seconds.
+gradients clipped to norm 1. The context may climb in stages over the first half (`TaskPlan.ramp`;
+Li et al. (2022), arXiv:2108.06084): recall circuits form at short contexts and carry over, which
+turns minutes into seconds.
 """
 
 import math
@@ -201,7 +201,7 @@ def evaluate(
 
     Args:
         model: A trained model.
-        task: Of the split to score on: validation for anything that is chosen, test once at the end.
+        task: Of the split to score on: validation for whatever is chosen, test once at the end.
         metric: How answers become a score.
         scope: Names the random stream, see `task.stream`.
         context: Tokens of an example.

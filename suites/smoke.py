@@ -1,4 +1,4 @@
-"""Seconds on any machine: every code path of a run, with budgets too small for its scores to mean much."""
+"""Seconds on any machine: every code path of a run, on budgets too small to mean anything."""
 
 from lcbench.suite import CostPlan, ModelPlan, Suite, TaskPlan
 

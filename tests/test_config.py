@@ -103,7 +103,7 @@ def test_a_config_without_fields_says_there_are_none() -> None:
 
 
 def test_the_reason_a_class_refuses_a_value_comes_through() -> None:
-    with pytest.raises(UsageError, match="^window must be at least 1, got 0$"):
+    with pytest.raises(UsageError, match=r"^window must be at least 1, got 0$"):
         Everything().override({"window": "0"})
 
 

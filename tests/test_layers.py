@@ -71,7 +71,7 @@ def test_every_core_module_has_a_layer() -> None:
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
 def test_core_imports_point_downward(path: Path) -> None:
-    modules = {m for m in own(imported(path, top_level=path.stem == "registry"))}
+    modules = set(own(imported(path, top_level=path.stem == "registry")))
     known = set().union(*LAYERS)
     upward = {m for m in modules & known if level(m) >= level(path.stem)}
     assert not upward, f"{path.stem} imports {upward}, which are not below it"

@@ -16,6 +16,8 @@ from lcbench.method import MethodConfig
 def test_method_keeps_law(name: str, size: str, law: Law) -> None:
     spec = registry.load_method(name)
     config = spec.config() if size == "default" else _small(spec.config())
+    if size == "small" and config == spec.config():
+        pytest.skip("has no size to make small")
     finding = check_law(law, spec, config)
     assert finding.outcome != "fail", finding.detail
 

@@ -11,6 +11,7 @@ import lcbench.methods
 import lcbench.suites
 from lcbench import registry
 from lcbench.config import UsageError
+from lcbench.paths import package_path
 from lcbench.registry import PluginError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,18 +33,13 @@ METHOD = MethodSpec(
 Write = Callable[..., Path]
 
 
-def reach_own_folder(monkeypatch: pytest.MonkeyPatch, own_folder: Path, named: str) -> None:
-    monkeypatch.setenv("LCBENCH_PATH", named)
-    for package, name in ((lcbench.methods, "methods"), (lcbench.suites, "suites")):
-        path = str(Path(named) / name)
-        monkeypatch.setattr(package, "__path__", [*package.__path__, path])
-    importlib.invalidate_caches()
-
-
 @pytest.fixture
 def write(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     """Write a plug-in where lcbench looks, and forget what was imported of it."""
-    reach_own_folder(monkeypatch, own_folder, str(own_folder))
+    monkeypatch.setenv("LCBENCH_PATH", str(own_folder))
+    for package, name in ((lcbench.methods, "methods"), (lcbench.suites, "suites")):
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(own_folder / name)])
+    importlib.invalidate_caches()
     before = set(sys.modules)
 
     def write_text(stem: str, text: str | bytes, folder: str = "methods") -> Path:
@@ -171,12 +167,14 @@ def test_a_file_that_does_not_import_names_file_and_line(
 
 
 def test_a_broken_file_is_named_by_line_in_a_folder_named_relatively(
-    own_folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+    own_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write("raises_here", "x = 1\nraise KeyError('x')\n")
+    text = "x = 1\nraise KeyError('x')\n"
+    (own_folder / "methods" / "raises_here.py").write_text(text, encoding="utf-8")
     monkeypatch.chdir(own_folder.parent)
-    reach_own_folder(monkeypatch, own_folder, own_folder.name)
-    with pytest.raises(PluginError, match="raises_here.py, line 2"):
+    monkeypatch.setenv("LCBENCH_PATH", own_folder.name)
+    monkeypatch.setattr(lcbench.methods, "__path__", package_path("methods"))
+    with pytest.raises(PluginError, match=r"raises_here\.py, line 2"):
         registry.load_method("raises-here")
 
 

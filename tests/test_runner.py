@@ -1,4 +1,4 @@
-"""Plans to finished cells: resume, failure rows, sealing. The work itself is done by a fake executor."""
+"""Plans to finished cells: resume, failure rows, sealing; a fake executor does the work."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,9 @@ import pytest
 from lcbench import runner, store
 from lcbench.config import UsageError
 from lcbench.isolation import Verdict
+from lcbench.registry import load_suite
 from lcbench.runner import Event, Folder, Listener, LocalPool, Setting, run_cells
 from lcbench.suite import Cell, MethodCard, Selection, TaskCard, plan_cells
-from lcbench.registry import load_suite
 
 SETTING = Setting(
     "run-1",
@@ -106,7 +106,7 @@ def test_a_finished_plan_is_not_measured_again(tmp_path: Path) -> None:
     tally = run(cells, folder, again)
     assert again.seen == []
     assert tally.sealed is None
-    assert [path for path in folder.path.glob("*.parquet")] == [sealed]
+    assert list(folder.path.glob("*.parquet")) == [sealed]
 
 
 def test_a_torn_cell_file_is_measured_again(tmp_path: Path) -> None:
@@ -179,9 +179,7 @@ def test_a_method_that_does_not_load_is_a_failure_without_a_process(tmp_path: Pa
 def test_identity_comes_from_the_plan_not_from_the_process(tmp_path: Path) -> None:
     (cell, *_) = cells_of("vanilla")
     boast = [{"status": "ok", "context": 32, "method": "better", "wall_s": 0.0, "device": "fast"}]
-    (row,) = runner.compose_rows(
-        cell, Verdict("ok", boast, None, None, None, None, 1.0), SETTING
-    )
+    (row,) = runner.compose_rows(cell, Verdict("ok", boast, None, None, None, None, 1.0), SETTING)
     for name in ("method", "cell_id", "method_hash", "seed", "device_kind"):
         assert row[name] == {**dataclasses.asdict(cell), "cell_id": cell.cell_id}[name]
     assert row["wall_s"] == 1.0

@@ -1,4 +1,4 @@
-"""The built wheel runs from an empty folder: methods, suites and app are inside, and nothing else leaks."""
+"""The built wheel runs from an empty folder, and installs one package alone."""
 
 import os
 import subprocess
@@ -19,7 +19,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("build")
     out = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)],
+        [
+            sys.executable,
+            "-m",
+            "build",
+            "--wheel",
+            "--no-isolation",
+            "--outdir",
+            str(out),
+            str(ROOT),
+        ],
         check=True,
         capture_output=True,
     )
@@ -43,9 +52,7 @@ def test_an_installed_wheel_runs_in_an_empty_folder(wheel: Path, tmp_path: Path)
         [sys.executable, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
-    subprocess.run(
-        [python, "-m", "pip", "install", "--no-deps", "--quiet", str(wheel)], check=True
-    )
+    subprocess.run([python, "-m", "pip", "install", "--no-deps", "--quiet", str(wheel)], check=True)
     site = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         capture_output=True, text=True, check=True,

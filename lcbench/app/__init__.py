@@ -1,5 +1,17 @@
 """The leaderboard app: in a wheel its files lie here, in a checkout in the top-level `app/`."""
 
+from typing import TYPE_CHECKING
+
 from lcbench.paths import package_path
+
+if TYPE_CHECKING:
+    # A type checker does not follow `__path__`; to it the checkout's folder is a package.
+    from app import board as board  # noqa: TID251
+    from app import charts as charts  # noqa: TID251
+    from app import data as data  # noqa: TID251
+    from app import launch as launch  # noqa: TID251
+    from app import page as page  # noqa: TID251
+    from app import scaling as scaling  # noqa: TID251
+    from app import trade_off as trade_off  # noqa: TID251
 
 __path__ += package_path("app")

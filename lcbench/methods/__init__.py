@@ -1,4 +1,4 @@
-"""The methods, one module a file: in a wheel they lie here, in a checkout in the top-level `methods/`."""
+"""The methods, a module a file: here in a wheel, in the top-level `methods/` in a checkout."""
 
 from lcbench.paths import package_path
 

@@ -1,4 +1,4 @@
-"""The suites, one module a file: in a wheel they lie here, in a checkout in the top-level `suites/`."""
+"""The suites, a module a file: here in a wheel, in the top-level `suites/` in a checkout."""
 
 from lcbench.paths import package_path
 

@@ -20,7 +20,7 @@ def dense(method: Method, project, x: Tensor) -> Tensor:
     visible = (j <= i) & (j >= segment - config.memory)
 
     rates = [10000 ** (-2 * n / x.size(2)) for n in range(x.size(2) // 2)]
-    angles = (i - j).clamp(min=0).double()[..., None] * torch.tensor(rates).double()
+    angles = (i - j).clamp(min=0).double()[..., None] * torch.tensor(rates, dtype=torch.float64)
     table = method.distance(torch.cat((angles.sin(), angles.cos()), -1))  # [T, T, D]
     table = table.unflatten(-1, (4, -1))
 
@@ -98,7 +98,7 @@ def test_one_segment_after_its_memory_equals_xlnet() -> None:
     theirs.r_r_bias.data = method.distance_bias[:, 0]
 
     distances = torch.arange(16, -8, -1).double()[:, None]
-    rates = torch.tensor([10000 ** (-2 * n / 32) for n in range(16)]).double()
+    rates = torch.tensor([10000 ** (-n / 16) for n in range(16)], dtype=torch.float64)
     table = torch.cat(((distances * rates).sin(), (distances * rates).cos()), -1)
     by_time = x.transpose(0, 1)
     future = torch.ones(8, 16).triu(9).double()[..., None, None]

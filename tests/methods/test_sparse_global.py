@@ -91,4 +91,5 @@ def test_two_sided_equals_longformer() -> None:
         is_index_global_attn=is_global,
         is_global_attn=True,
     )[0]
-    assert difference(method(x)[0], method.heads.o(y)).size < 1e-10
+    # Their softmax is float32 whatever the input.
+    assert difference(method(x)[0], method.heads.o(y)).size < 1e-6

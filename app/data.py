@@ -1,4 +1,4 @@
-"""What the pages show: rows read once per content of the folders, ranked once, kept by the server."""
+"""What the pages show: rows read and ranked once for each content of the folders."""
 
 import json
 import os
@@ -10,8 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from lcbench import ranking, store
-from lcbench.app.charts import Style, method_styles
-from lcbench.app.launch import RESULTS
+from lcbench.app import charts, launch
 from lcbench.paths import local_results, published_results
 
 COLUMNS = list(
@@ -32,13 +31,13 @@ class Results(NamedTuple):
     """Files and rows left out, and why."""
     board: pd.DataFrame
     """`ranking.leaderboard`, with `label`: the name of an entry on every page."""
-    styles: dict[str, Style]
+    styles: dict[str, charts.Style]
     """How an entry is drawn on every page, by its label."""
 
 
 def results_paths() -> list[Path]:
     """The files and folders to read: what the launcher named, else published and local results."""
-    named = [Path(part) for part in os.environ.get(RESULTS, "").split(os.pathsep) if part]
+    named = [Path(part) for part in os.environ.get(launch.RESULTS, "").split(os.pathsep) if part]
     return named or [published_results(), local_results()]
 
 
@@ -88,15 +87,17 @@ def _load(stamp: Stamp, paths: tuple[str, ...]) -> Results:
     rows, refused = _with_readable_configs(rows)
     board = ranking.leaderboard(rows)
     board["label"] = ranking.entry_labels(board)
-    return Results(stamp, rows, problems + refused, board, method_styles(board))
+    return Results(stamp, rows, problems + refused, board, charts.method_styles(board))
 
 
 def _with_readable_configs(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """Rows whose `config` is a JSON object, as labels are made of its fields; and the others."""
-    broken = [text for text in rows["config"].unique() if not _is_json_object(text)]
-    if not broken:
+    """Rows whose configs are JSON objects, as names are made of their fields; and the others."""
+    unreadable = pd.Series(data=False, index=rows.index)
+    for column in ("config", "task_config"):
+        broken = [text for text in rows[column].dropna().unique() if not _is_json_object(text)]
+        unreadable |= rows[column].isin(broken)
+    if not unreadable.any():
         return rows, []
-    unreadable = rows["config"].isin(broken)
     counts = rows.loc[unreadable, "method"].value_counts()
     refused = [
         (f"{count} rows of method {method!r}", "their config is not a JSON object")

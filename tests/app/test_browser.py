@@ -1,0 +1,144 @@
+"""The app as a reader meets it: a real server, a real browser."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("streamlit")
+pytest.importorskip("plotly")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="the browser tests need playwright, which is not installed"
+)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="the browser tests need chromium on the PATH"),
+]
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+# Below a page's path Streamlit's own client asks for these first, and finds them at the root.
+EXPECTED_404 = ("/_stcore/health", "/_stcore/host-config")
+
+
+@pytest.fixture
+def url(sample: SimpleNamespace, results: Path) -> Iterator[str]:
+    """Where a server shows the sample."""
+    from lcbench.app import launch
+
+    sample.write(results)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, *launch.arguments(port=port, headless=True)]
+    with subprocess.Popen(
+        command,
+        env={**os.environ, **launch.environment([results])},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            address = f"http://localhost:{port}"
+            _wait(f"{address}/_stcore/health")
+            yield address
+        finally:
+            server.terminate()
+
+
+def _wait(address: str) -> None:
+    end = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(address)
+        except (urllib.error.URLError, ConnectionError):
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+@pytest.fixture
+def tab(url: str) -> Iterator[Any]:
+    """A browser's tab that fails the test on an error or on a request that leaves the machine."""
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(base_url=url, viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(60_000)
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: _note_error(said, wrong))
+        page.on("request", lambda request: _note_foreign(request.url, url, wrong))
+        yield page
+        browser.close()
+    assert not wrong
+
+
+def _note_error(said: Any, wrong: list[str]) -> None:
+    if said.type == "error" and not said.location["url"].endswith(EXPECTED_404):
+        wrong.append(f"{said.text} {said.location['url']}")
+
+
+def _note_foreign(address: str, own: str, wrong: list[str]) -> None:
+    if not address.startswith((own, own.replace("http", "ws"), "data:", "blob:")):
+        wrong.append(f"asked for {address}")
+
+
+def test_a_reader_browses_filters_shares_and_downloads(
+    tab: Any, results: Path, tmp_path_factory: pytest.TempPathFactory
+):
+    tab.goto("/")
+    board = tab.locator("[data-testid=stDataFrame]").first
+    board.wait_for()
+    cells = board.locator("table[role=grid] td")
+    cells.first.wait_for(state="attached")
+    shown = cells.all_text_contents()
+    assert "vanilla" in shown
+    assert "0.494" in shown
+    assert max(len(text) for text in shown) < 30
+
+    with tab.expect_download() as waiting:
+        tab.get_by_role("button", name="Download CSV").click()
+    saved = tmp_path_factory.mktemp("downloads") / "board.csv"
+    waiting.value.save_as(saved)
+    code = "from lcbench.cli import main; main()"
+    command = ["leaderboard", "--results", str(results), "--format", "csv"]
+    printed = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True
+    )
+    assert saved.read_text() == printed.stdout
+
+    tab.get_by_label("Find a method").fill("window=512")
+    tab.wait_for_url("**/*q=window*")
+    tab.wait_for_function("document.querySelector('table[role=grid]').rows.length === 2")
+    shared = tab.url
+    tab.goto("about:blank")
+    tab.goto(shared)
+    cells.first.wait_for(state="attached")
+    assert cells.first.text_content() == "sliding-window:window=512"
+
+
+def test_every_page_draws_its_chart_and_follows_a_link(tab: Any):
+    tab.goto("/")
+    for link, path in (("Trade-off", "trade-off"), ("Scaling", "scaling")):
+        tab.get_by_role("link", name=link).click()
+        tab.wait_for_url(f"**/{path}*")
+        tab.get_by_role("heading", name=link).wait_for()
+        tab.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for()
+    tab.go_back()
+    tab.get_by_role("heading", name="Trade-off").wait_for()
+    tab.goto("/scaling?quantity=Peak+memory&step=Prefill")
+    tab.get_by_text("Peak memory, bytes").wait_for()
+    legend = tab.locator(".js-plotly-plot .legendtext").all_text_contents()
+    assert any("memory ∝ T" in text for text in legend)
+    assert tab.get_by_text("out of memory", exact=True).count() == 1
