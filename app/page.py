@@ -57,7 +57,7 @@ def open_page(title: str, summary: str) -> View:
     if results.board.empty:
         _show_empty()
         st.stop()
-    _carry_filters(title)
+    _carry_filters(title, results.board)
     view = _choose(results)
     st.session_state["carried"] = {key: st.session_state[key] for key in ("suite", "device", "q")}
     if view.board.empty:
@@ -78,17 +78,21 @@ def table(frame: Any, **rest: Any) -> None:
     st.dataframe(frame, hide_index=True, placeholder=MISSING, **rest)
 
 
-def _carry_filters(title: str) -> None:
+def _carry_filters(title: str, board: pd.DataFrame) -> None:
     """Bring the filters along from the page that the reader comes from, unless a link has its own.
 
-    Widgets keep what the URL says, and a URL belongs to one page.
+    Streamlit keeps them in the URL of each page; what is carried has to be put there too.
     """
-    carried = st.session_state.setdefault("carried", {})
-    if st.session_state.get("page_title") not in (None, title):
-        for key, value in carried.items():
-            if key not in st.query_params:
-                st.session_state[key] = value
+    came_from = st.session_state.get("page_title")
     st.session_state["page_title"] = title
+    carried: dict[str, str] = st.session_state.get("carried", {})
+    if came_from in (None, title) or any(key in st.query_params for key in carried):
+        return
+    same = (board["suite"] == carried["suite"]) & (board["device_kind"] == carried["device"])
+    for key, value in carried.items():
+        if value and same.any():
+            st.query_params[key] = value
+            st.session_state[key] = value
 
 
 def _choose(results: data.Results) -> View:

@@ -38,7 +38,7 @@ class Heads(nn.Module):
         self.o = nn.Linear(shape.d_model, shape.d_model, bias=False)
 
     def split(self, x: Tensor, position: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values `[B, H, T, K]` of x `[B, T, D]`, whose first token is at `position`."""
+        """Queries, keys, values `[B, H, T, K]` of x `[B, T, D]` that begins at `position`."""
         q, k, v = (split_heads(project(x), self.num_heads) for project in (self.q, self.k, self.v))
         if self.rotary:
             q, k = rotate(q, k, positions=torch.arange(position, position + x.size(1)))
@@ -74,9 +74,9 @@ def rotate(*tensors: Tensor, positions: Tensor) -> list[Tensor]:
 
 
 def sinusoids(positions: Tensor, width: int) -> Tensor:
-    """Sines, then cosines, of the positions at geometrically spaced frequencies: `[T, width]`, float64.
+    """Sines, then cosines, of positions `[T]` at geometric frequencies: `[T, width]`, float64.
 
-    Source: Vaswani et al. (2017), arXiv:1706.03762, section 3.5; concatenated as in Transformer-XL.
+    Source: Vaswani et al. (2017), arXiv:1706.03762, section 3.5, in Transformer-XL's order.
 
     Raises:
         ValueError: An odd width.
@@ -88,7 +88,7 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
 
 
 def _angles(positions: Tensor, width: int) -> Tensor:
-    """Position times `10000^(-2i/width)`, `[T, width/2]`; float64, in which far positions stay exact."""
+    """Position times `10000^(-2i / width)`: `[T, width / 2]`, float64 for the far positions."""
     exponents = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device) / width
     return positions.double()[:, None] * 10000.0**-exponents
 
@@ -127,7 +127,7 @@ def owned(tensor: Tensor) -> Tensor:
 class KVCache(NamedTuple):
     """All keys and values of a sequence, in buffers with room to grow.
 
-    States that follow from one another share buffers: each reads only its own first `position` rows.
+    States that follow from one another share buffers; each reads its own first `position` rows.
     """
 
     position: int
@@ -184,7 +184,7 @@ def position_of(state: Any, *, causal: bool) -> int:
     """The position of the next token.
 
     Raises:
-        ValueError: A state where tokens see both sides: what came before cannot be told what follows.
+        ValueError: A state where tokens see both sides: the past would have to be computed anew.
     """
     if state is None:
         return 0
@@ -211,10 +211,10 @@ Core = Callable[..., Tensor]
 def blockwise(core: Core, blocks: Sequence[Block], *tensors: Tensor) -> Tensor:
     """Compute an attention block by block, keeping nothing of a block but its output.
 
-    The backward pass computes each block again, so that memory grows with T where a block's does not.
+    The backward pass computes each block again, so memory grows with T where a block's does not.
 
     Args:
-        core: Called as `core(block, *parts)`; differentiable, and a function of its parts alone.
+        core: Called as `core(block, *parts)`; differentiable, in its parts alone.
         blocks: Their rows cover the output exactly once.
         tensors: Inputs `[N, T, ...]`; the first, the queries, has the shape of the output.
     """
@@ -242,20 +242,22 @@ class _Blockwise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, ...]:
         tensors: tuple[Tensor, ...] = ctx.saved_tensors
         # A key is read by many blocks: bfloat16 sums over them would lose the small ones.
         totals = [
             torch.zeros_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
             for tensor in tensors
         ]
-        with torch.autocast(grads[0].device.type, enabled=False), torch.enable_grad():
+        with torch.autocast(grad.device.type, enabled=False), torch.enable_grad():
             for block in ctx.blocks:
                 parts = [part.detach().requires_grad_() for part in _parts(block, tensors)]
                 out = ctx.core(block, *parts)
-                added = torch.autograd.grad(out, parts, grads[0][:, block.rows])
-                for total, rows, grad in zip(totals, block.reads, added, strict=True):
-                    total[:, rows] += grad
+                added = torch.autograd.grad(out, parts, grad[:, block.rows])
+                for total, rows, part in zip(totals, block.reads, added, strict=True):
+                    total[:, rows] += part
         totals = [total.to(tensor.dtype) for total, tensor in zip(totals, tensors, strict=True)]
         return None, None, *totals
 
@@ -323,6 +325,17 @@ def row_blocks(length: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
+def band_blocks(
+    num_queries: int, num_keys: int, size: int, *, left: int, right: int
+) -> list[tuple[slice, slice]]:
+    """Blocks of `size` queries, and the keys from `left` before to `right` after each block."""
+    offset = num_keys - num_queries
+    return [
+        (rows, slice(max(0, offset + rows.start - left), min(num_keys, offset + rows.stop + right)))
+        for rows in row_blocks(num_queries, size)
+    ]
+
+
 def banded_attention(
     q: Tensor, k: Tensor, v: Tensor, *, window: int, causal: bool = True
 ) -> Tensor:
@@ -358,10 +371,10 @@ def _banded_in_blocks(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) ->
     size = block_size(batch * heads, left + right)
     ahead = torch.arange(size + left + right, device=q.device) - torch.arange(size)[:, None]
     band = additive((ahead >= 0) & (ahead <= left + right), q.dtype)
-    blocks: list[Block] = []
-    for rows in row_blocks(num_queries, size):
-        keys = slice(max(0, offset + rows.start - left), min(num_keys, offset + rows.stop + right))
-        blocks.append(Block(rows, (rows, keys, keys)))
+    blocks = [
+        Block(rows, (rows, keys, keys))
+        for rows, keys in band_blocks(num_queries, num_keys, size, left=left, right=right)
+    ]
 
     def core(block: Block, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         first = block.reads[1].start - (offset + block.rows.start - left)

@@ -15,7 +15,7 @@ from lcbench import registry
 from lcbench.config import UsageError, split_assignments
 from lcbench.environment import usable_cores
 from lcbench.measure import Timing, Workload, measure_memory, time_alternating
-from lcbench.method import Method, MethodSpec, ModelShape, State, state_bytes
+from lcbench.method import Method, MethodSpec, ModelShape, State, state_bytes, state_tensors
 from lcbench.model import Backbone
 from lcbench.suite import (
     ANCHOR,
@@ -184,6 +184,8 @@ class _Quality:
         ).to(self.device)
         check_output(model.first_method, self.model_plan.d_model, self.device)
         self.watcher.stage("train")
+        # What a method draws while it trains (dropout, random features) belongs to the seed too.
+        torch.manual_seed(self.cell.seed)
         train(
             model,
             task,
@@ -238,11 +240,12 @@ class _Layer:
             return Workload(lambda: self.tokens(self.context), self._prefill)
         state = self.prefilled_state()
         self.state_bytes = state_bytes(state)
+        # The first step may make room in a cache for many; what is measured is the step after it.
+        _, state = self.decode_step(self.tokens(1), state)
 
         def decode(token: Tensor) -> Tensor:
             nonlocal state
-            with torch.no_grad():
-                out, state = self.method(token, state)
+            out, state = self.decode_step(token, state)
             return out
 
         return Workload(lambda: self.tokens(1), decode)
@@ -255,6 +258,11 @@ class _Layer:
         for start in range(0, self.context, chunk):
             _, state = self.method(self.tokens(min(chunk, self.context - start)), state)
         return state
+
+    @torch.no_grad()
+    def decode_step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read one more token `[B, 1, D]`."""
+        return self.method(token, state)
 
     @torch.no_grad()
     def _prefill(self, x: Tensor) -> tuple[Tensor, State]:
@@ -285,7 +293,8 @@ def _run_cost(cell: Cell, device: torch.device, watcher: Watcher) -> list[Measur
         anchor = _Layer(ANCHOR, None, cell, device).workload(cell.kind)
     timing, beside = time_alternating(workload, anchor, device, seconds=plan.seconds)
     watcher.stage("weigh")
-    memory = measure_memory(workload, device)
+    # A fresh workload: a decode that was timed has moved on by as many steps as there was time for.
+    memory = measure_memory(layer.workload(cell.kind), device)
     tokens = plan.batch * (1 if cell.kind == "decode" else layer.context)
     return [
         {
@@ -320,8 +329,12 @@ def check_output(method: Method, d_model: int, device: torch.device) -> None:
     if not (isinstance(result, tuple) and len(result) == 2):  # pyright: ignore[reportUnknownArgumentType]
         raise InvalidOutputError(f"forward must return (output, state), got {_kind(result)}")
     out: object = result[0]
-    if not isinstance(out, Tensor):
-        raise InvalidOutputError(f"the output must be a tensor, got {_kind(out)}")
+    if not isinstance(out, Tensor) or type(out) is not Tensor:
+        raise InvalidOutputError(f"the output must be a plain tensor, got {_kind(out)}")
+    try:
+        list(state_tensors(result[1]))
+    except TypeError as error:
+        raise InvalidOutputError(str(error)) from None
     if out.shape != x.shape:
         raise InvalidOutputError(f"x is {list(x.shape)}, the output is {list(out.shape)}")
     if out.dtype != x.dtype:

@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import inspect
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -60,12 +61,15 @@ class Config:
             values[name] = _parse(name, text, kinds[name])
         try:
             return dataclasses.replace(self, **values)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise UsageError(str(error)) from None
 
     def canonical(self) -> str:
         """The configuration as JSON with sorted keys and no spaces: equal configs, equal text."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        values = dataclasses.asdict(self)
+        floats = [name for name, kind in self.field_types().items() if kind is float]
+        values |= {name: float(values[name]) for name in floats}
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     def assignments(self) -> str:
         """The fields that differ from their defaults, as `name=value,name=value`."""
@@ -157,6 +161,8 @@ def _parse_one(text: str, kind: Any) -> object:
         if text.lower() not in truth:
             raise ValueError(text)
         return truth[text.lower()]
+    if kind is float and not math.isfinite(float(text)):
+        raise ValueError(text)
     if kind in (int, float, str):
         return kind(text)
     raise TypeError(f"a config field of type {type_name(kind)} cannot be read from text")

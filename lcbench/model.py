@@ -60,7 +60,7 @@ class ShortConvolution(nn.Module):
         out = padded[:, :length] * self.weight[0]
         for shift in range(1, width):
             out = torch.addcmul(out, padded[:, shift : shift + length], self.weight[shift])
-        return out, padded[:, length:].contiguous()
+        return out, padded[:, length:].clone()
 
 
 class SwiGLU(nn.Module):

@@ -18,7 +18,8 @@ def checkout() -> Path | None:
 def plugin_folders(name: str) -> list[Path]:
     """The folders that hold the files of `methods` or `suites/tasks`, say, lcbench's own first."""
     extra = [Path(part) for part in os.environ.get(EXTRA_FOLDERS, "").split(os.pathsep) if part]
-    return [(root / name) for root in (checkout() or PACKAGE, *extra)]
+    roots = dict.fromkeys(root.resolve() for root in (checkout() or PACKAGE, *extra))
+    return [root / name for root in roots]
 
 
 def package_path(name: str) -> list[str]:

@@ -9,7 +9,7 @@ import ast
 import functools
 import importlib
 import importlib.util
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -81,10 +81,7 @@ def sources(kind: Kind) -> dict[str, Source]:
         if entry.name in found:
             first = found[entry.name].path.name
             raise PluginError(f"{kind} {entry.name!r} of {entry.value} has the name of {first}")
-        spec = importlib.util.find_spec(entry.value)
-        if spec is None or spec.origin is None:
-            raise PluginError(f"{kind} {entry.name!r}: module {entry.value} is not installed")
-        found[entry.name] = Source(entry.name, entry.value, Path(spec.origin))
+        found[entry.name] = Source(entry.name, entry.value, _installed(kind, entry))
     return dict(sorted(found.items()))
 
 
@@ -92,6 +89,17 @@ def sources(kind: Kind) -> dict[str, Source]:
 def _entry_points(group: str) -> EntryPoints:
     """Entry points of the installed packages, which takes longest of a listing, once a process."""
     return entry_points(group=group)
+
+
+def _installed(kind: Kind, entry: EntryPoint) -> Path:
+    """Where the module an entry point names lies."""
+    try:
+        spec = importlib.util.find_spec(entry.value)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or spec.origin is None:
+        raise PluginError(f"{kind} {entry.name!r}: module {entry.value} is not installed")
+    return Path(spec.origin)
 
 
 def source(kind: Kind, name: str) -> Source:
@@ -114,15 +122,16 @@ def source_hash(kind: Kind, name: str) -> str:
 def headline(kind: Kind, name: str) -> Headline:
     """What a listing tells of a plug-in; a file that does not parse tells of its error."""
     try:
-        tree = ast.parse(source(kind, name).path.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError, OSError) as error:
+        tree = ast.parse(source(kind, name).path.read_bytes())
+    except (SyntaxError, ValueError, OSError) as error:
         return Headline(f"cannot be read: {type(error).__name__}: {error}", {})
     summary = (ast.get_docstring(tree) or "").partition("\n")[0]
     fields: dict[str, Any] = {}
     for node in tree.body:
-        if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)):
+        if not (isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call)):
             continue
-        if any(getattr(t, "id", None) == _PLACES[kind].declaration for t in node.targets):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if any(getattr(t, "id", None) == _PLACES[kind].declaration for t in targets):
             for keyword in node.value.keywords:
                 if keyword.arg and isinstance(keyword.value, ast.Constant):
                     fields[keyword.arg] = keyword.value.value
@@ -178,8 +187,9 @@ def _load(kind: Kind, name: str, expected: type[T]) -> T:
     except Exception as error:
         line = _line_in(error, found.path)
         where = f"{found.path.name}, line {line}" if line else found.path.name
+        reason = error.msg if isinstance(error, SyntaxError) else str(error)
         raise PluginError(
-            f"{kind} {name!r} does not import: {type(error).__name__}: {error} ({where})"
+            f"{kind} {name!r} does not import: {type(error).__name__}: {reason} ({where})"
         ) from error
     spec = getattr(module, declaration, None)
     if not isinstance(spec, expected):

@@ -26,6 +26,11 @@ def _require_positive(owner: str, **values: float) -> None:
             raise ValueError(f"{owner}: {name} must be above 0, got {value}")
 
 
+def _require_heads(owner: str, d_model: int, num_heads: int) -> None:
+    if d_model % num_heads:
+        raise ValueError(f"{owner}: num_heads {num_heads} does not divide d_model {d_model}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelPlan:
     """The backbone that hosts every method of a suite."""
@@ -38,6 +43,7 @@ class ModelPlan:
 
     def __post_init__(self) -> None:
         _require_positive("model", **dataclasses.asdict(self))
+        _require_heads("model", self.d_model, self.num_heads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,9 @@ class TaskPlan:
         )
         if not self.contexts or not self.learning_rates:
             raise ValueError(f"{self.task}: contexts and learning_rates must not be empty")
+        _require_positive(
+            self.task, contexts=min(self.contexts), learning_rates=min(self.learning_rates)
+        )
         if self.ramp < 0 or self.train_context % 2**self.ramp:
             raise ValueError(f"{self.task}: ramp {self.ramp} does not divide {self.train_context}")
 
@@ -91,9 +100,15 @@ class CostPlan:
     """Time spent on timed calls of a cell, the anchor's included, beyond the fewest repeats."""
 
     def __post_init__(self) -> None:
-        _require_positive("cost", d_model=self.d_model, batch=self.batch, seconds=self.seconds)
-        if self.d_model % self.num_heads:
-            raise ValueError(f"cost: {self.num_heads} heads do not divide {self.d_model}")
+        _require_positive(
+            "cost",
+            d_model=self.d_model,
+            num_heads=self.num_heads,
+            batch=self.batch,
+            seconds=self.seconds,
+            contexts=min(self.contexts, default=0),
+        )
+        _require_heads("cost", self.d_model, self.num_heads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +130,9 @@ class Suite:
     """Longest a cell may take."""
 
     def __post_init__(self) -> None:
-        _require_positive("suite", version=self.version, timeout_s=self.timeout_s)
+        _require_positive(
+            "suite", version=self.version, timeout_s=self.timeout_s, threads=self.threads
+        )
         if not self.seeds:
             raise ValueError("suite: seeds must not be empty")
 
@@ -255,7 +272,8 @@ def plan_cells(
             for kind in suite.cost.kinds:
                 for method in methods:
                     cells.append(_cell(kind, method, shared, recipe, 0, 0))
-    return cells
+    # A variant that spells out a default is the same work under the same id.
+    return list({cell.cell_id: cell for cell in cells}.values())
 
 
 def _chosen(offered: tuple[int, ...], wanted: Sequence[int] | None) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ class TaskConfig(Config):
 
 
 class Task:
-    """A source of examples for one split; all that is random comes from the generator it is given."""
+    """A source of examples for one split; whatever is random comes from the generator given."""
 
     def __init__(self, config: Any, split: Split) -> None:
         self.config = config

@@ -1,11 +1,11 @@
 """A sliding window plus global tokens that see everything and that everything sees.
 
-Source: Beltagy et al. (2020), "Longformer", arXiv:2004.05150, section 3.1. A global token reads with
-projections of its own; other tokens read it through the ordinary ones, in one softmax with their
-window. Causal globals: every `global_every`-th token. Longformer's leading ones could collect
-nothing there. It is the last of each block, so that it has seen the block it hands on. Left out:
-dilation, globals chosen by the task.
-Shapes: B batch, T tokens, D width, H heads, K head width, W window, G global tokens, S keys.
+Source: Beltagy et al. (2020), "Longformer", arXiv:2004.05150, section 3.1. A global token reads
+with projections of its own; all others read it through the ordinary ones, in one softmax with their
+window. Here every `global_every`-th token is global: under a causal mask the paper's leading ones
+would have nothing to hand on. It is the last of its block, so that it has read the block it stands
+for. Left out: dilation, global tokens chosen by the task.
+Shapes: B batch, T tokens, D width, H heads, K head width, W window, G global tokens.
 """
 
 from copy import deepcopy
@@ -21,6 +21,7 @@ from lcbench.blocks import (
     KVCache,
     WindowCache,
     additive,
+    band_blocks,
     block_size,
     blockwise,
     extend_window,
@@ -39,7 +40,7 @@ from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, P
 
 @dataclass(frozen=True, kw_only=True)
 class Config(MethodConfig):
-    """How far a query sees, and how often it sees farther."""
+    """How far a token sees, and how many see farther."""
 
     window: int = 64
     """Keys a query sees, itself included; on each side where it sees both."""
@@ -54,7 +55,7 @@ class Config(MethodConfig):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
-class Context(NamedTuple):
+class Past(NamedTuple):
     """What the next token may read."""
 
     position: int
@@ -62,9 +63,9 @@ class Context(NamedTuple):
     window: WindowCache
     """Keys and values of the last W - 1 tokens."""
     columns: KVCache
-    """Keys and values of the global tokens, as all read them."""
+    """Keys and values of the global tokens, as other tokens read them."""
     rows: KVCache
-    """Keys and values of all tokens, as the global tokens read them."""
+    """Keys and values of all tokens, as global tokens read them."""
 
 
 class SparseGlobal(Method):
@@ -78,35 +79,29 @@ class SparseGlobal(Method):
         self.global_k = deepcopy(self.heads.k)
         self.global_v = deepcopy(self.heads.v)
 
-    def forward(self, x: Tensor, state: Context | None = None) -> tuple[Tensor, Context | None]:
+    def forward(self, x: Tensor, state: Past | None = None) -> tuple[Tensor, Past | None]:
         """Mix the next T tokens: `[B, T, D]` to `[B, T, D]`, and what the next token may read."""
-        causal = self.shape.causal
-        position = position_of(state, causal=causal)
+        position = position_of(state, causal=self.shape.causal)
+        new = slice(-(position + 1) % self.every, None, self.every)  # the global ones of x
         q, k, v = self.heads.split(x, position)  # q [B, H, T, K]
-        row_q, row_k, row_v = self._split_global(x, position)
-        new = slice(-(position + 1) % self.every, None, self.every)
         column_k, column_v = owned(k[:, :, new]), owned(v[:, :, new])
-        if causal:
-            k, v, window = extend_window(state and state.window, k, v, keep=self.window - 1)
-            column_k, column_v, columns = grow_cache(state and state.columns, column_k, column_v)
-            row_k, row_v, rows = grow_cache(state and state.rows, row_k, row_v)
-            state = Context(position + x.size(1), window, columns, rows)
+        row_q, row_k, row_v = self._split_global(x, new, position)
+        past = None
+        if self.shape.causal:
+            window, columns, rows = state[1:] if state else (None, None, None)
+            k, v, window = extend_window(window, k, v, keep=self.window - 1)
+            column_k, column_v, columns = grow_cache(columns, column_k, column_v)
+            row_k, row_v, rows = grow_cache(rows, row_k, row_v)
+            past = Past(window.position, window, columns, rows)
         y = self._read_window(q, k, v, column_k, column_v, position)
         if row_q.size(2):
             y = y.slice_scatter(self._read_all(row_q, row_k, row_v), 2, new.start, None, self.every)
-        return self.heads.merge(y), state
+        return self.heads.merge(y), past
 
-    def _split_global(self, x: Tensor, position: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries of the new global tokens `[B, H, G, K]`; keys and values of all tokens for them."""
-        new = slice(-(position + 1) % self.every, None, self.every)
-        q, k, v = (
-            split_heads(project(tokens), self.heads.num_heads)
-            for project, tokens in (
-                (self.global_q, x[:, new]),
-                (self.global_k, x),
-                (self.global_v, x),
-            )
-        )
+    def _split_global(self, x: Tensor, new: slice, position: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of the new global tokens `[B, H, G, K]`, and all new keys and values for them."""
+        projected = (self.global_q(x[:, new]), self.global_k(x), self.global_v(x))
+        q, k, v = (split_heads(part, self.heads.num_heads) for part in projected)
         if self.heads.rotary:
             positions = torch.arange(position, position + x.size(1))
             q, k = *rotate(q, positions=positions[new]), *rotate(k, positions=positions)
@@ -115,37 +110,28 @@ class SparseGlobal(Method):
     def _read_window(
         self, q: Tensor, k: Tensor, v: Tensor, column_k: Tensor, column_v: Tensor, position: int
     ) -> Tensor:
-        """Attention of q `[B, H, T, K]` over the window's keys and the global tokens' columns."""
-        causal = self.shape.causal
+        """Attention of q `[B, H, T, K]`, from `position` on, over its window and the globals."""
+        causal, num_columns = self.shape.causal, column_k.size(2)
         left, right = self.window - 1, 0 if causal else self.window - 1
-        offset = k.size(2) - q.size(2)
-        num_columns = column_k.size(2)
+        size = block_size(q.size(0) * q.size(1), left + right + num_columns)
         blocks: list[Block] = []
-        for rows in row_blocks(
-            q.size(2), block_size(len(q[0]) * len(q), left + right + num_columns)
-        ):
-            start, stop = offset + rows.start - left, offset + rows.stop + right
-            keys = slice(max(0, start), min(k.size(2), stop))
+        for rows, keys in band_blocks(q.size(2), k.size(2), size, left=left, right=right):
             seen = slice(0, (position + rows.stop) // self.every if causal else num_columns)
             blocks.append(Block(rows, (rows, keys, keys, seen, seen)))
+        first_key = position + q.size(2) - k.size(2)
 
         def core(
             block: Block, q: Tensor, k: Tensor, v: Tensor, column_k: Tensor, column_v: Tensor
         ) -> Tensor:
-            row = (
-                torch.arange(block.rows.start, block.rows.stop, device=q.device)[:, None] + position
-            )
-            key = torch.arange(k.size(1), device=q.device) + (
-                position - offset + block.reads[1].start
-            )
+            row = torch.arange(q.size(1), device=q.device)[:, None] + position + block.rows.start
+            key = torch.arange(k.size(1), device=q.device) + first_key + block.reads[1].start
             column = torch.arange(1, column_k.size(1) + 1, device=q.device) * self.every - 1
-            # Globals leave the band, so that none is counted twice.
+            # Globals are read as columns only, so that none is counted twice.
             in_band = (row - key <= left) & (key - row <= right) & ((key + 1) % self.every != 0)
-            in_columns = (column <= row) if causal else (column >= 0).expand(len(row), -1)
+            in_columns = (column <= row) | (not causal)
             mask = additive(torch.cat((in_columns, in_band), 1), q.dtype)
-            return masked_attention(
-                q, torch.cat((column_k, k), 1), torch.cat((column_v, v), 1), mask
-            )
+            k, v = torch.cat((column_k, k), 1), torch.cat((column_v, v), 1)
+            return masked_attention(q, k, v, mask)
 
         parts = (part.flatten(0, 1) for part in (q, k, v, column_k, column_v))
         return blockwise(core, blocks, *parts).view_as(q)
@@ -156,13 +142,14 @@ class SparseGlobal(Method):
             return full_attention(q, k, v, causal=False)
         before = k.size(2) // self.every - q.size(2)
         blocks: list[Block] = []
+        # A block sees the keys of its last row: more rows than these would mostly be masked.
         for rows in row_blocks(q.size(2), 16):
             keys = slice(0, (before + rows.stop) * self.every)
             blocks.append(Block(rows, (rows, keys, keys)))
 
         def core(block: Block, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            row = torch.arange(block.rows.start, block.rows.stop, device=q.device) + before + 1
-            visible = torch.arange(k.size(1), device=q.device) < row[:, None] * self.every
+            seen = torch.arange(1, q.size(1) + 1, device=q.device) + before + block.rows.start
+            visible = torch.arange(k.size(1), device=q.device) < seen[:, None] * self.every
             return fused_attention(q, k, v, visible)
 
         return blockwise(core, blocks, *(part.flatten(0, 1) for part in (q, k, v))).view_as(q)
@@ -177,7 +164,10 @@ METHOD = MethodSpec(
     config=Config,
     title="Window and global tokens",
     family="sparse",
-    equation="y_i = sum over i - W < j <= i and global j <= i of softmax_j(q_i . k_j / sqrt K) v_j; a global i sums over all j <= i with its own q, k, v",
+    equation=(
+        "y_i = sum over i - W < j <= i and all globals j <= i of softmax_j(q_i . k_j / sqrt K) v_j;"
+        " a global i: sum over all j <= i, with q, k, v of its own"
+    ),
     paper=Paper("Longformer: The Long-Document Transformer", 2020, "2004.05150"),
     cost=Cost(time=1.4, memory=1.0, state=1.0),
     bidirectional=True,

@@ -259,7 +259,7 @@ def test_a_task_plan_that_cannot_be_is_refused(change: dict[str, Any], words: st
         ({"d_model": 0}, "cost: d_model"),
         ({"batch": 0}, "cost: batch"),
         ({"seconds": 0.0}, "cost: seconds"),
-        ({"num_heads": 3}, "cost: 3 heads do not divide 32"),
+        ({"num_heads": 3}, "cost: num_heads 3 does not divide d_model 32"),
         ({"num_heads": 0}, "cost: num_heads"),
         ({"contexts": (64, 0)}, "cost: contexts"),
     ],
@@ -275,7 +275,7 @@ def test_a_cost_plan_that_cannot_be_is_refused(change: dict[str, Any], words: st
     [
         ({"num_layers": 0}, "model: num_layers must be above 0, got 0"),
         ({"conv_width": 0}, "model: conv_width"),
-        ({"num_heads": 3}, "model: 3 heads do not divide 16"),
+        ({"num_heads": 3}, "model: num_heads 3 does not divide d_model 16"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else None,
 )

@@ -127,6 +127,10 @@ def test_a_reader_browses_filters_shares_and_downloads(
     cells.first.wait_for(state="attached")
     assert cells.first.text_content() == "sliding-window:window=512"
 
+    tab.get_by_role("link", name="Trade-off").click()
+    tab.wait_for_url("**/trade-off*q=window*")
+    tab.wait_for_function("document.querySelectorAll('.textpoint').length === 1")
+
 
 def test_every_page_draws_its_chart_and_follows_a_link(tab: Any):
     tab.goto("/")

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lcbench.paths import plugin_folder
+from lcbench.paths import plugin_folders
 
-NAMES = sorted(path.stem for path in plugin_folder("suites/tasks").glob("*.py"))
+NAMES = sorted(path.stem for path in plugin_folders("suites/tasks")[0].glob("*.py"))
 
 
 @pytest.mark.parametrize("context", [64, 512, 65_536])

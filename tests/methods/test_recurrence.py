@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from lcbench.methods.recurrence import METHOD, Config
 from torch import Tensor
 
 from lcbench.method import Method, state_bytes
-from lcbench.methods.recurrence import METHOD, Config
 from lcbench.probe import Probe, difference
 
 
@@ -38,8 +38,10 @@ def dense(method: Method, project, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     ("segment", "memory", "tokens"),
-    [(64, 64, 1), (64, 64, 2), (64, 64, 67), (64, 64, 200), (7, 12, 40), (12, 5, 67), (9, 0, 31)]
-    + [(1, 3, 10), (1, 0, 4), (300, 20, 410)],
+    [
+        *[(64, 64, 1), (64, 64, 2), (64, 64, 67), (64, 64, 200), (7, 12, 40), (12, 5, 67)],
+        *[(9, 0, 31), (1, 3, 10), (1, 0, 4), (300, 20, 410)],
+    ],
 )
 def test_values_and_gradients(segment, memory, tokens, project, assert_agree) -> None:
     probe = Probe(METHOD, Config(segment=segment, memory=memory))

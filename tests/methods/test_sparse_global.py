@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from lcbench.methods.sparse_global import METHOD, Config
 from torch import Tensor
 
 from lcbench.method import Method
-from lcbench.methods.sparse_global import METHOD, Config
 from lcbench.probe import Probe, difference
 
 
@@ -34,8 +34,10 @@ def dense(method: Method, project, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(
     ("window", "every", "tokens"),
-    [(64, 64, 1), (64, 64, 63), (64, 64, 64), (64, 64, 301), (1, 2, 9), (5, 3, 67), (16, 40, 413)]
-    + [(5, 1, 20), (4, 100, 30), (3, 2, 150)],
+    [
+        *[(64, 64, 1), (64, 64, 63), (64, 64, 64), (64, 64, 301), (1, 2, 9), (5, 3, 67)],
+        *[(16, 40, 413), (5, 1, 20), (4, 100, 30), (3, 2, 150)],
+    ],
 )
 def test_values_and_gradients(window, every, tokens, causal, project, assert_agree) -> None:
     probe = Probe(METHOD, Config(window=window, global_every=every))

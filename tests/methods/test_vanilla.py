@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from lcbench.methods.vanilla import METHOD, Config
 from torch import Tensor
 
 from lcbench.method import state_bytes
-from lcbench.methods.vanilla import METHOD, Config
 from lcbench.probe import Probe
 
 
@@ -16,7 +16,8 @@ def dense(method, project, x: Tensor) -> Tensor:
     positions, tokens = method.config.positions, x.size(1)
     if positions == "sinusoidal":
         rates = [10000 ** (-2 * i / x.size(2)) for i in range(x.size(2) // 2)]
-        angles = torch.outer(torch.arange(tokens).double(), torch.tensor(rates, dtype=torch.float64))
+        rates = torch.tensor(rates, dtype=torch.float64)
+        angles = torch.arange(tokens)[:, None] * rates
         x = x + torch.cat((angles.sin(), angles.cos()), 1)
     heads, rotary = method.heads, positions == "rotary"
     q, k = (project(linear, x, rotary=rotary) for linear in (heads.q, heads.k))

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from lcbench.corpus import load_corpus, read_corpus, split_of
-from lcbench.paths import plugin_folder
+from lcbench.paths import plugin_folders
 from lcbench.sampling import distinct
 from lcbench.task import IGNORE, Batch, Split, Task, TaskSpec, stream
 
-NAMES = sorted(path.stem for path in plugin_folder("suites/tasks").glob("*.py"))
+NAMES = sorted(path.stem for path in plugin_folders("suites/tasks")[0].glob("*.py"))
 SPLITS: tuple[Split, ...] = get_args(Split)
 BATCH, CONTEXT = 96, 192
 # Where a default leaves out part of what a task draws, its other forms keep the same laws.
