@@ -30,8 +30,7 @@ class Heads(nn.Module):
                 f"rotary positions turn pairs: head_dim must be even, got {shape.head_dim} "
                 f"(d_model {shape.d_model} over num_heads {shape.num_heads})"
             )
-        self.num_heads = shape.num_heads
-        self.rotary = rotary
+        self.num_heads, self.rotary = shape.num_heads, rotary
         self.q = nn.Linear(shape.d_model, shape.d_model, bias=False)
         self.k = nn.Linear(shape.d_model, shape.d_model, bias=False)
         self.v = nn.Linear(shape.d_model, shape.d_model, bias=False)
@@ -190,7 +189,7 @@ def position_of(state: Any, *, causal: bool) -> int:
         return 0
     if not causal:
         raise ValueError(
-            "a bidirectional method cannot continue a state: give it the whole sequence"
+            "a bidirectional method cannot go on from a state: give the whole sequence"
         )
     return state.position
 
@@ -263,11 +262,11 @@ class _Blockwise(torch.autograd.Function):
 
 
 def block_size(batch: int, keys: int) -> int:
-    """Queries a block should have, so that its scores with `keys` + as many keys stay in the cache.
+    """Queries of a block whose scores stay in a processor's cache.
 
     Args:
         batch: Sequences times heads.
-        keys: Keys a query sees beyond its own block.
+        keys: Keys that a block reads beside its own.
     """
     fitting = (size for size in (128, 64) if batch * size * (size + keys) <= 3 * 2**17)
     return next(fitting, 32)
@@ -281,9 +280,8 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask to add to scores: 0 where `visible`, else minus infinity."""
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
-        ~visible, -math.inf
-    )
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill_(~visible, -math.inf)
 
 
 def full_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = True) -> Tensor:
@@ -297,21 +295,19 @@ def full_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = True) -> T
     """
     num_queries, num_keys = q.size(2), k.size(2)
     if num_queries == num_keys or num_queries == 1 or not causal:
-        is_causal = causal and num_queries > 1
-        return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal and num_queries > 1)
     offset = num_keys - num_queries
 
     def core(block: Block, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         visible = torch.ones(q.size(1), k.size(1), dtype=torch.bool, device=q.device)
         return fused_attention(q, k, v, visible.tril(offset + block.rows.start))
 
-    # torch's is_causal counts from the first key, which is wrong after a cache.
+    # torch's is_causal aligns the first query with the first key, which is wrong after a cache.
     blocks = [
         Block(rows, (rows, slice(0, offset + rows.stop), slice(0, offset + rows.stop)))
         for rows in row_blocks(num_queries, 128)
     ]
-    out = blockwise(core, blocks, *(part.flatten(0, 1) for part in (q, k, v)))
-    return out.view_as(q)
+    return blockwise(core, blocks, *(part.flatten(0, 1) for part in (q, k, v))).view_as(q)
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
@@ -387,14 +383,10 @@ def _banded_in_one_call(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) 
     """One fused attention over overlapping blocks of keys: few launches, for an accelerator."""
     num_queries, num_keys = q.size(2), k.size(2)
     size = max(64, left + 1)
-    count = -(-num_queries // size)
-    reads = size + left + right
-    first = (
-        num_keys - num_queries - left
-    )  # of the keys block 0 reads; below 0 where it reads padding
+    count, reads = -(-num_queries // size), size + left + right
+    first = num_keys - num_queries - left  # key that block 0 reads first; below 0 it is padding
     last = first + (count - 1) * size + reads
     q_blocks = F.pad(q, (0, 0, 0, count * size - num_queries)).flatten(0, 1)
-    q_blocks = q_blocks.unflatten(1, (count, size))
     k_blocks, v_blocks = (
         F.pad(part, (0, 0, -first, last - num_keys)).flatten(0, 1).unfold(1, reads, size).mT
         for part in (k, v)
@@ -405,5 +397,6 @@ def _banded_in_one_call(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) 
     in_band = (column >= row) & (column <= row + left + right)
     # A padded query must see something, here itself, or its empty softmax would spoil gradients.
     visible = in_band & (((key >= 0) & (key < num_keys)) | (column == row + left))
+    q_blocks = q_blocks.unflatten(1, (count, size))  # [B H, blocks, size, K]
     out = F.scaled_dot_product_attention(q_blocks, k_blocks, v_blocks, attn_mask=visible)
     return out.flatten(1, 2)[:, :num_queries].view_as(q)

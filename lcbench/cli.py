@@ -385,7 +385,7 @@ Examples:
 )
 def leaderboard(suite: str | None, results: tuple[Path, ...], form: str) -> None:
     """Show the leaderboard of what has been measured."""
-    from lcbench import paths, store, terminal
+    from lcbench import paths, store, tables
 
     where = list(results) or [paths.published_results(), paths.local_results()]
     read = store.read_rows(where)
@@ -396,7 +396,7 @@ def leaderboard(suite: str | None, results: tuple[Path, ...], form: str) -> None
                 f"no results of suite {suite!r}; {did_you_mean(suite, set(frame['suite']))}"
             )
         frame = frame[frame["suite"] == suite]
-    terminal.show_leaderboard_as(form, frame, read.problems)
+    tables.show_leaderboard_as(form, frame, read.problems)
 
 
 @main.command()
@@ -425,10 +425,10 @@ def check(name: str, cost: bool) -> None:
     type=click.Path(path_type=Path, exists=True),
     help="Files or folders to read. Default: published and local results.",
 )
-@click.option("--port", type=click.IntRange(1, 65535), default=8501, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: the first free one from 8501.")
 @click.option("--address", default="localhost", show_default=True, help="What to listen on.")
 @click.option("--no-browser", is_flag=True, help="Do not open a browser.")
-def app(results: tuple[Path, ...], port: int, address: str, no_browser: bool) -> None:
+def app(results: tuple[Path, ...], port: int | None, address: str, no_browser: bool) -> None:
     """Open the leaderboard in a browser."""
     import importlib.util
     import os
@@ -439,24 +439,15 @@ def app(results: tuple[Path, ...], port: int, address: str, no_browser: bool) ->
             "the app needs streamlit and plotly: pip install 'lcbench[app]', or in a checkout"
             " pip install -e '.[app]'"
         )
-    from lcbench import paths
+    from lcbench.app import launch
 
-    page = paths.plugin_folders("app")[0] / "leaderboard.py"
-    environment = dict(os.environ)
-    if results:
-        environment["LCBENCH_RESULTS"] = os.pathsep.join(str(path.resolve()) for path in results)
-    options = {
-        "server.address": address,
-        "server.port": str(port),
-        "server.headless": str(no_browser).lower(),
-        "browser.gatherUsageStats": "false",
-    }
-    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-    command = [sys.executable, "-m", "streamlit", "run", str(page), *flags]
+    arguments = launch.arguments(address=address, port=port, headless=no_browser)
+    environment = {**os.environ, **launch.environment(list(results))}
     try:
-        sys.exit(subprocess.run(command, env=environment, check=False).returncode)
+        done = subprocess.run([sys.executable, *arguments], env=environment, check=False)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    sys.exit(done.returncode)
 
 
 if __name__ == "__main__":

@@ -11,26 +11,19 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
-from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lcbench import ranking
 from lcbench.estimate import estimate_bytes, estimate_seconds
 from lcbench.runner import Event, Setting, Tally
 from lcbench.suite import Cell
+from lcbench.tables import console, new_table, show_leaderboard, show_problems
 
 if TYPE_CHECKING:
     from lcbench.conformance import Finding
-
-
-def console() -> Console:
-    """Where everything is printed; wide enough for a table when it is not a terminal."""
-    out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=160)
 
 
 def duration(seconds: float) -> str:
@@ -260,156 +253,13 @@ def show_results(
     )
 
 
-def show_problems(problems: Sequence[tuple[Path, str]], out: Console) -> None:
-    """Name the files that could not be read."""
-    for path, reason in problems:
-        out.print(Text(f"{path} was left out: {reason}", style="yellow"))
-
-
-BOARD_COLUMNS = (
-    *("quality", "coverage", "effective_context", "prefill_speed", "train_speed"),
-    *("decode_speed", "memory", "state_bytes_per_token", "failed", "pareto"),
-)
-"""What of `ranking.leaderboard` fits a terminal."""
-
-
-def show_leaderboard(frame: pd.DataFrame, out: Console) -> None:
-    """Print a board for each suite and kind of device, and the scores it is made of."""
-    board = ranking.leaderboard(frame)
-    if board.empty:
-        out.print("No results yet. [bold]lcbench run --method all[/] makes some.")
-        return
-    board["label"] = ranking.entry_labels(board)
-    scores = ranking.task_scores(frame)
-    for (suite, device_kind), part in board.groupby(ranking.GROUP):
-        out.print()
-        out.print(_board_table(f"Leaderboard: {suite} on {device_kind}", part))
-        chosen = (scores["suite"] == suite) & (scores["device_kind"] == device_kind)
-        if chosen.any():
-            out.print(_scores_table(scores[chosen], part))
-        out.print(Text(_legend(part), style="dim"))
-
-
-def _board_table(title: str, board: pd.DataFrame) -> Table:
-    table = _table(title)
-    columns = {column.name: column for column in ranking.board_columns()}
-    table.add_column("Method", no_wrap=True)
-    for name in BOARD_COLUMNS:
-        column = columns[name]
-        unit = f"\n{column.unit}" if column.unit else ""
-        table.add_column(f"{column.title}{unit}", justify="right")
-    for row in board.to_dict("records"):
-        values = [_board_value(row, columns[name]) for name in BOARD_COLUMNS]
-        table.add_row(str(row["label"]), *values)
-    return table
-
-
-def _board_value(row: Mapping[Any, Any], column: ranking.BoardColumn) -> str:
-    value = row[column.name]
-    if pd.isna(value):
-        return "–"
-    text = f"{value:,.{column.digits or 0}f}"
-    if column.name == "quality" and not pd.isna(row["quality_low"]):
-        text += f" [{row['quality_low']:.3f}, {row['quality_high']:.3f}]"
-    return text
-
-
-def _scores_table(scores: pd.DataFrame, board: pd.DataFrame) -> Table:
-    """Scores in their own units, a column for each task and context, floors below."""
-    table = _table("Scores: mean over seeds, in each task's own unit")
-    table.add_column("Method", no_wrap=True)
-    keys = ["task", "task_config", "train_context", "context"]
-    asked = scores[[*keys, "metric", "floor"]].drop_duplicates(keys).sort_values(keys)
-    places: list[Any] = asked.to_dict("records")
-    for place in places:
-        unit = "bits/byte" if place["metric"] == "bits_per_byte" else "%"
-        trained = "*" if place["context"] == place["train_context"] else ""
-        title = f"{place['task']}, {unit}\nat {place['context']:,}{trained}"
-        table.add_column(title, justify="right")
-    for entry in board.to_dict("records"):
-        own = scores[(scores["method"] == entry["method"]) & (scores["config"] == entry["config"])]
-        by_place = {tuple(row[k] for k in keys): row for row in own.to_dict("records")}
-        cells = [by_place.get(tuple(place[k] for k in keys)) for place in places]
-        table.add_row(str(entry["label"]), *(_score_value(cell) for cell in cells))
-    table.add_section()
-    floors = [_number(place["floor"], place["metric"]) for place in places]
-    table.add_row(Text("floor: a trivial solver", style="dim"), *floors, style="dim")
-    return table
-
-
-def _score_value(cell: Mapping[Any, Any] | None) -> str:
-    if cell is None:
-        return "–"
-    if pd.isna(cell["score"]):
-        return "failed"
-    return _number(cell["score"], cell["metric"])
-
-
-def _number(score: float, metric: str) -> str:
-    return f"{score:.3f}" if metric == "bits_per_byte" else f"{100 * score:.1f}"
-
-
-def _legend(board: pd.DataFrame) -> str:
-    at = {
-        name: "" if pd.isna(value := board[f"{name}_speed_context"].max()) else f" at {value:,.0f}"
-        for name in ("prefill", "train", "decode")
-    }
-    return (
-        "Quality: normalised score (0 is the floor, 1 the ceiling), mean over tasks and contexts."
-        " Effective context: as far as every task keeps 85 % of its trained-context score;"
-        " 0 where one never rose above its floor."
-        f"\nSpeed: vanilla's time over the method's, prefill{at['prefill']}, training{at['train']},"
-        f" decoding{at['decode']} tokens; above 1 is faster. Memory: peak of a training step over"
-        " vanilla's. State: bytes kept a token of context. * trained context."
-    )
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-    )
-
-
-def show_leaderboard_as(
-    form: str, frame: pd.DataFrame, problems: Sequence[tuple[Path, str]]
-) -> None:
-    """Print the leaderboard as a table, Markdown, CSV or JSON; problems go to standard error."""
-    show_problems(problems, Console(stderr=True))
-    if form == "table":
-        show_leaderboard(frame, console())
-        return
-    board = ranking.leaderboard(frame)
-    if form == "csv":
-        print(board.to_csv(index=False), end="")  # noqa: T201 -- data for a pipe
-    elif form == "json":
-        print(board.to_json(orient="records", indent=2))  # noqa: T201
-    else:
-        print(_markdown(board))  # noqa: T201
-
-
-def _markdown(board: pd.DataFrame) -> str:
-    columns = {column.name: column for column in ranking.board_columns()}
-    names = ["suite", "device_kind", *BOARD_COLUMNS]
-    titles = ["Suite", "Device", "Method"]
-    titles += [" ".join(filter(None, columns[n][1:3])) for n in BOARD_COLUMNS]
-    lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * 3 + " ---: |" * len(BOARD_COLUMNS)]
-    for row, label in zip(board.to_dict("records"), ranking.entry_labels(board), strict=True):
-        values = [_board_value(row, columns[name]) for name in names[2:]]
-        lines.append("| " + " | ".join([row["suite"], row["device_kind"], label, *values]) + " |")
-    return "\n".join(lines)
-
-
 OUTCOME_STYLES = {"pass": "green", "fail": "bold red", "warning": "yellow", "not claimed": "dim"}
 
 
 def show_findings(name: str, findings: "Sequence[Finding]") -> None:
     """Print what came of a method's conformance check."""
     out = console()
-    table = _table(f"Check of {name}")
+    table = new_table(f"Check of {name}")
     table.add_column("Law", no_wrap=True)
     table.add_column("Outcome", no_wrap=True)
     table.add_column("What was seen")

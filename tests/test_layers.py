@@ -14,14 +14,14 @@ LAYERS = (
     {"blocks", "sampling", "suite", "corpus"},
     {"registry", "model", "measure", "environment", "estimate", "store", "isolation"},
     {"train", "ranking", "probe"},
-    {"streaming", "visibility", "cells", "cards"},
+    {"streaming", "visibility", "cells", "cards", "tables"},
     {"conformance", "runner", "preload"},
     {"terminal"},
     {"cli"},
     {"__main__"},
 )
 NO_TORCH = {"config", "paths", "task", "corpus", "suite", "registry", "estimate", "store"} | {
-    "isolation", "ranking", "runner", "terminal", "cli",
+    "isolation", "ranking", "runner", "tables", "terminal", "cli",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks"},

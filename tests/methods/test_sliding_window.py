@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from lcbench.methods.sliding_window import METHOD, Config
 from torch import Tensor
 
 from lcbench.method import state_bytes
+from lcbench.methods.sliding_window import METHOD, Config
 from lcbench.probe import Probe
 
 

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from lcbench.methods.sparse_global import METHOD, Config
 from torch import Tensor
 
 from lcbench.method import Method
+from lcbench.methods.sparse_global import METHOD, Config
 from lcbench.probe import Probe, difference
 
 

@@ -1,0 +1,171 @@
+"""The blocks against their definitions: attention in linear memory, caches, positions."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from lcbench import blocks
+from lcbench.blocks import (
+    Heads,
+    KVCache,
+    banded_attention,
+    extend_window,
+    full_attention,
+    grow_cache,
+    rotate,
+)
+from lcbench.method import ModelShape, state_bytes
+
+
+def rows(count: int, *, seed: int = 0, width: int = 8, dtype=torch.float64) -> Tensor:
+    """`[2, 3, count, width]`."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 3, count, width, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def inputs(queries: int, keys: int) -> list[Tensor]:
+    counts = (queries, keys, keys)
+    return [rows(count, seed=seed).requires_grad_() for seed, count in enumerate(counts)]
+
+
+def dense(q: Tensor, k: Tensor, v: Tensor, window: int | None, causal: bool) -> Tensor:
+    behind = torch.arange(k.size(2) - q.size(2), k.size(2))[:, None] - torch.arange(k.size(2))
+    visible = (behind >= 0) if causal else torch.ones_like(behind).bool()
+    if window is not None:
+        visible = visible & (behind.abs() < window)
+    scores = (q @ k.mT / math.sqrt(q.size(-1))).masked_fill(~visible, -math.inf)
+    return torch.softmax(scores, -1) @ v
+
+
+def assert_same(actual: Tensor, expected: Tensor, leaves: list[Tensor]) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+    weight = rows(actual.size(2), seed=9)
+    gradients = [torch.autograd.grad((y * weight).sum(), leaves) for y in (actual, expected)]
+    for got, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 9), (7, 7), (3, 20), (130, 140)])
+@pytest.mark.parametrize("causal", [True, False])
+def test_full_attention(queries, keys, causal) -> None:
+    leaves = inputs(queries, keys)
+    expected = dense(*leaves, window=None, causal=causal)
+    assert_same(full_attention(*leaves, causal=causal), expected, leaves)
+
+
+@pytest.mark.parametrize("path", ["chosen", "_banded_in_blocks", "_banded_in_one_call"])
+@pytest.mark.parametrize(
+    ("window", "queries", "keys", "causal"),
+    [
+        *[(1, 9, 9, True), (5, 4, 4, True), (5, 67, 67, True), (5, 1, 40, True)],
+        *[(64, 130, 193, True), (16, 300, 315, True), (70, 401, 401, True), (3, 5, 200, True)],
+        *[(1, 9, 9, False), (5, 4, 4, False), (5, 67, 67, False), (70, 401, 401, False)],
+    ],
+)
+def test_banded_attention(path, window, queries, keys, causal) -> None:
+    leaves = inputs(queries, keys)
+    if path == "chosen":
+        y = banded_attention(*leaves, window=window, causal=causal)
+    else:
+        y = getattr(blocks, path)(*leaves, window - 1, 0 if causal else window - 1)
+    assert_same(y, dense(*leaves, window=window, causal=causal), leaves)
+
+
+def test_banded_gradients_in_bfloat16_are_as_good_as_dense_ones() -> None:
+    exact = inputs(700, 700)
+    rounded = [leaf.detach().bfloat16().requires_grad_() for leaf in exact]
+    weight = rows(700, seed=9)
+
+    def gradients(y: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+        found = torch.autograd.grad((y * weight.to(y.dtype)).sum(), leaves)
+        return [y.detach().double(), *(part.double() for part in found)]
+
+    truth = gradients(dense(*exact, window=16, causal=True), exact)
+    coarse = gradients(dense(*rounded, window=16, causal=True), rounded)
+    ours = gradients(banded_attention(*rounded, window=16), rounded)
+    for right, naive, got in zip(truth, coarse, ours, strict=True):
+        assert (got - right).norm() < 1.2 * (naive - right).norm()
+
+
+def test_blockwise_works_in_the_dtype_of_its_inputs_under_autocast() -> None:
+    q, k, v = (rows(300, seed=seed, dtype=torch.bfloat16).requires_grad_() for seed in range(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = banded_attention(q, k, v, window=16)
+    y.float().sum().backward()
+    assert y.dtype == q.grad.dtype == torch.bfloat16
+
+
+def test_window_cache_owns_exactly_what_it_keeps() -> None:
+    k, v = rows(100), rows(100, seed=1)
+    _, _, cache = extend_window(None, k, v, keep=7)
+    all_k, _, later = extend_window(cache, k[:, :, :2], v[:, :, :2], keep=7)
+    assert state_bytes(cache) == state_bytes(later) == 2 * 2 * 3 * 7 * 8 * 8
+    assert all_k.size(2) == 9
+    assert later.position == 102
+    assert torch.equal(later.k, torch.cat((k[:, :, -5:], k[:, :, :2]), 2))
+    assert extend_window(None, k, v, keep=0)[2].k.size(2) == 0
+
+
+def appended(cache: KVCache | None, count: int, seed: int) -> tuple[Tensor, KVCache]:
+    k, _, cache = grow_cache(cache, rows(count, seed=seed), rows(count, seed=seed + 100))
+    return k, cache
+
+
+def test_cache_appends_in_place() -> None:
+    _, cache = appended(None, 5, seed=0)
+    _, cache = appended(cache, 1, seed=1)
+    buffer = cache.k.data_ptr()
+    for step in range(200):
+        _, cache = appended(cache, 1, seed=step)
+    assert cache.k.data_ptr() == buffer
+
+
+def test_continuing_a_cache_twice_leaves_each_continuation_as_it_was() -> None:
+    _, prefix = appended(None, 5, seed=0)
+    _, prefix = appended(prefix, 1, seed=1)
+    first, first_cache = appended(prefix, 2, seed=2)
+    expected = first.clone()
+    second, _ = appended(prefix, 3, seed=3)
+    assert torch.equal(second[:, :, 6:], rows(3, seed=3))
+    assert torch.equal(first, expected)
+    assert torch.equal(appended(first_cache, 1, seed=4)[0][:, :, :8], expected)
+
+
+def test_cache_of_one_sequence_of_a_batch_is_on_its_own() -> None:
+    _, cache = appended(None, 5, seed=0)
+    _, cache = appended(cache, 1, seed=1)
+    alone = KVCache(6, cache.k[:1], cache.v[:1], cache.filled[:1])
+    k, _, _ = grow_cache(alone, rows(1, seed=2)[:1], rows(1, seed=3)[:1])
+    expected = k.clone()
+    appended(cache, 1, seed=4)
+    assert torch.equal(k, expected)
+
+
+def test_rotated_products_depend_on_distance_alone() -> None:
+    q, k = rows(1), rows(1, seed=1)
+
+    def product(i: int, j: int) -> Tensor:
+        (a,) = rotate(q, positions=torch.tensor([i]))
+        (b,) = rotate(k, positions=torch.tensor([j]))
+        return (a * b).sum(-1)
+
+    torch.testing.assert_close(product(1_000_007, 1_000_000), product(7, 0), rtol=0, atol=1e-8)
+    assert not torch.allclose(product(8, 0), product(7, 0))
+
+
+def test_rotation_keeps_bfloat16_but_computes_its_angles_exactly() -> None:
+    x = rows(1)
+    positions = torch.tensor([100_003])
+    (exact,) = rotate(x, positions=positions)
+    (rounded,) = rotate(x.bfloat16(), positions=positions)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.double(), exact, rtol=0, atol=0.02)
+
+
+def test_odd_head_width_is_refused_by_rotary_heads_only() -> None:
+    shape = ModelShape(d_model=9, num_heads=3)
+    with pytest.raises(ValueError, match="head_dim must be even, got 3"):
+        Heads(shape)
+    Heads(shape, rotary=False)
