@@ -53,8 +53,8 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def read_environment(device_kind: DeviceKind, *, huge_pages: bool) -> dict[str, Any]:
-    """The environment columns of every row measured here."""
+def read_environment(device_kind: DeviceKind, settings: dict[str, Any]) -> dict[str, Any]:
+    """The environment columns of every row measured here; `settings` are the harness's own."""
     columns: dict[str, Any] = {
         "device_kind": device_kind,
         "device": cpu_name(),
@@ -66,7 +66,7 @@ def read_environment(device_kind: DeviceKind, *, huge_pages: bool) -> dict[str, 
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": None,
-        "huge_pages": huge_pages,
+        **settings,
     }
     if device_kind == "cuda":
         properties = torch.cuda.get_device_properties(0)

@@ -30,6 +30,10 @@ Target = Callable[..., Any]
 
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 """Torch's switch for huge pages on Linux CPUs: without it big tensors slow down at random."""
+WAIT_POLICY = "OMP_WAIT_POLICY"
+"""How OpenMP's threads wait for one another. By default they spin, and where anything else runs on
+the machine a small product of matrices was seen to take a hundred times its time; passive threads
+sleep."""
 PRELOAD = "lcbench.preload"
 ENDING_S = 5.0
 """How long a child that has answered may take to end."""
@@ -68,8 +72,9 @@ class Child:
         context.set_forkserver_preload([PRELOAD])
         self._answers, answers = context.Pipe(duplex=False)
         lifeline, self._lifeline = context.Pipe(duplex=False)
-        # Torch reads the switch once, when the fork server loads it.
+        # Both are read once, when the fork server loads torch.
         os.environ.setdefault(HUGE_PAGES, "1")
+        os.environ.setdefault(WAIT_POLICY, "PASSIVE")
         self._process = context.Process(
             target=_serve, args=(answers, lifeline, target, args), daemon=False
         )

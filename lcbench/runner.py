@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from lcbench import isolation, registry, store
 from lcbench.config import UsageError, digest
-from lcbench.isolation import HUGE_PAGES, Child, Send, Verdict, call
+from lcbench.isolation import HUGE_PAGES, WAIT_POLICY, Child, Send, Verdict, call
 from lcbench.paths import PACKAGE
 from lcbench.store import Row
 from lcbench.suite import Cell, MethodCard, Suite, TaskCard
@@ -82,10 +82,12 @@ def _describe(name: str, overrides: str, send: Send) -> list[Any]:
 def _environment(device: str | None, send: Send) -> dict[str, Any]:
     from lcbench.environment import pick_device, read_environment, read_provenance
 
-    huge_pages = os.environ.get(HUGE_PAGES) == "1"
-    kind = pick_device(device)
+    settings = {
+        "huge_pages": os.environ.get(HUGE_PAGES) == "1",
+        "omp_wait_policy": os.environ.get(WAIT_POLICY),
+    }
     return {
-        "environment": read_environment(kind, huge_pages=huge_pages),
+        "environment": read_environment(pick_device(device), settings),
         "provenance": read_provenance(),
     }
 

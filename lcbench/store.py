@@ -117,6 +117,7 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
         "threads": _INT,
         "ram_bytes": _INT,
         "huge_pages": _BOOL,
+        "omp_wait_policy": _TEXT,
         "os": _TEXT,
         "python": _TEXT,
         "torch": _TEXT,

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from lcbench import ranking
 
+MOST_PROBLEMS = 5
 PIPE_WIDTH = 160
 """Columns of a table that is written to something other than a terminal."""
 
@@ -23,9 +24,11 @@ def console() -> Console:
 
 
 def show_problems(problems: Sequence[tuple[Path, str]], out: Console) -> None:
-    """Name the files that could not be read."""
-    for path, reason in problems:
-        out.print(Text(f"{path} was left out: {reason}", style="yellow"))
+    """Name the files that could not be read, the first few of many."""
+    for path, reason in problems[:MOST_PROBLEMS]:
+        out.print(Text(f"{path} was left out: {reason}", style="yellow"), soft_wrap=True)
+    if len(problems) > MOST_PROBLEMS:
+        out.print(Text(f"and {len(problems) - MOST_PROBLEMS} files more were left out", "yellow"))
 
 
 BOARD_COLUMNS = (
@@ -43,12 +46,17 @@ def show_leaderboard(frame: pd.DataFrame, out: Console) -> None:
         return
     board["label"] = ranking.entry_labels(board)
     scores = ranking.task_scores(frame)
+    curve = ranking.distance_curve(frame)
+    curve = curve[curve["context"] == curve["train_context"]]
     for (suite, device_kind), part in board.groupby(ranking.GROUP):
         out.print()
         out.print(_board_table(f"Leaderboard: {suite} on {device_kind}", part))
         chosen = (scores["suite"] == suite) & (scores["device_kind"] == device_kind)
         if chosen.any():
             out.print(_scores_table(scores[chosen], part))
+        near = curve[(curve["suite"] == suite) & (curve["device_kind"] == device_kind)]
+        for task, points in near.groupby("task"):
+            out.print(_distance_table(str(task), points, part))
         out.print(Text(_legend(part), style="dim"))
 
 
@@ -96,6 +104,23 @@ def _scores_table(scores: pd.DataFrame, board: pd.DataFrame) -> Table:
     table.add_section()
     floors = [_number(place["floor"], place["metric"]) for place in places]
     table.add_row(Text("floor: a trivial solver", style="dim"), *floors, style="dim")
+    return table
+
+
+def _distance_table(task: str, points: pd.DataFrame, board: pd.DataFrame) -> Table:
+    """Accuracy at the trained context by how far back the evidence lies."""
+    context = int(points["context"].max())
+    table = new_table(f"{task} at {context:,} tokens: % right by distance to the evidence")
+    table.add_column("Method", no_wrap=True)
+    starts = sorted(set(points["distance_from"]))
+    for start in starts:
+        table.add_column(f"{start:,}–{2 * start - 1:,}" if start > 1 else "1", justify="right")
+    for entry in board.to_dict("records"):
+        own = points[(points["method"] == entry["method"]) & (points["config"] == entry["config"])]
+        pooled = own.assign(right=own["score"] * own["count"]).groupby("distance_from")
+        shares = (pooled["right"].sum() / pooled["count"].sum()).to_dict()
+        cells = [f"{100 * shares[start]:.0f}" if start in shares else "–" for start in starts]
+        table.add_row(str(entry["label"]), *cells)
     return table
 
 

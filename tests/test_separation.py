@@ -1,0 +1,64 @@
+"""The quick suite tells methods apart: recall within and beyond a window's reach, and real text."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lcbench import ranking, store
+
+WINDOW = 64
+LAYERS = 2
+# Each layer reaches W - 1 back, and its short convolution 3 more.
+REACH = LAYERS * (WINDOW - 1 + 3)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    folder = tmp_path_factory.mktemp("quick")
+    subprocess.run(
+        [sys.executable, "-m", "lcbench", "run", "--suite", "quick", "--device", "cpu",
+         "--method", "vanilla,sliding-window", "--task", "mqar,code-lm", "--context", "512",
+         "--results", str(folder)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    return store.read_rows([folder]).frame
+
+
+def recall_by_distance(rows: pd.DataFrame, method: str) -> pd.DataFrame:
+    curve = ranking.distance_curve(rows)
+    return curve[(curve["method"] == method) & (curve["task"] == "mqar")]
+
+
+def share(points: pd.DataFrame) -> float:
+    return float((points["score"] * points["count"]).sum() / points["count"].sum())
+
+
+def test_vanilla_recalls_at_the_trained_context(rows: pd.DataFrame) -> None:
+    scores = ranking.task_scores(rows).set_index(["method", "task"])["score"]
+    assert scores["vanilla", "mqar"] >= 0.95
+
+
+def test_a_window_recalls_within_itself_and_not_beyond_its_reach(rows: pd.DataFrame) -> None:
+    window = recall_by_distance(rows, "sliding-window")
+    within = window[2 * window["distance_from"] - 1 < WINDOW]
+    beyond = window[window["distance_from"] > REACH]
+    assert within["count"].sum() > 50
+    assert beyond["count"].sum() > 50
+    assert share(within) >= 0.95
+    assert share(beyond) < 0.5
+    everywhere = recall_by_distance(rows, "vanilla")
+    assert share(everywhere[everywhere["distance_from"] > REACH]) >= 0.95
+
+
+def test_real_text_is_learned_beyond_byte_frequencies(rows: pd.DataFrame) -> None:
+    text = rows[rows["task"] == "code-lm"]
+    assert (text["floor"] < 6).all()
+    assert (text["score"] < text["floor"] - 1).all()
