@@ -361,15 +361,13 @@ def banded_attention(
 
 def _banded_in_blocks(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) -> Tensor:
     """A loop over blocks of queries, whose scores stay in the processor's cache."""
-    batch, heads, num_queries, _ = q.shape
-    num_keys = k.size(2)
-    offset = num_keys - num_queries
-    size = block_size(batch * heads, left + right)
-    ahead = torch.arange(size + left + right, device=q.device) - torch.arange(size)[:, None]
+    offset = k.size(2) - q.size(2)
+    size = block_size(q.size(0) * q.size(1), left + right)
+    ahead = torch.arange(size + left + right) - torch.arange(size)[:, None]
     band = additive((ahead >= 0) & (ahead <= left + right), q.dtype)
     blocks = [
         Block(rows, (rows, keys, keys))
-        for rows, keys in band_blocks(num_queries, num_keys, size, left=left, right=right)
+        for rows, keys in band_blocks(q.size(2), k.size(2), size, left=left, right=right)
     ]
 
     def core(block: Block, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

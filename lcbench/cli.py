@@ -425,7 +425,9 @@ def check(name: str, cost: bool) -> None:
     type=click.Path(path_type=Path, exists=True),
     help="Files or folders to read. Default: published and local results.",
 )
-@click.option("--cost", is_flag=True, help="Also measure how time grows, which takes longer.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Default: the first free one from 8501."
+)
 @click.option("--address", default="localhost", show_default=True, help="What to listen on.")
 @click.option("--no-browser", is_flag=True, help="Do not open a browser.")
 def app(results: tuple[Path, ...], port: int | None, address: str, no_browser: bool) -> None:

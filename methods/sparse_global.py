@@ -169,7 +169,7 @@ METHOD = MethodSpec(
         " a global i: sum over all j <= i, with q, k, v of its own"
     ),
     paper=Paper("Longformer: The Long-Document Transformer", 2020, "2004.05150"),
-    cost=Cost(time=1.4, memory=1.0, state=1.0),
+    cost=Cost(time=1.3, memory=1.0, state=1.0),
     bidirectional=True,
     shift_period=_global_every,
 )
