@@ -1,13 +1,17 @@
 """What a plan will take: seconds and bytes of a cell, before anything was measured.
 
-Rough by design: operations counted for dense attention, over a rate that such small models were
-seen to reach. A run corrects the rate by what its finished cells took.
+Rough by design: operations counted for dense attention, over rates seen on one machine of each kind
+(CUDA's and MPS's are guesses). A run corrects them by what its finished cells took.
 """
 
 from lcbench.suite import Cell, read_cost_recipe, read_quality_recipe
 
-OPERATIONS_PER_S = {"cpu": 12e9, "mps": 500e9, "cuda": 20e12}
-"""Of one CPU core; of a whole GPU."""
+TRAINING_RATE = {"cpu": 30e9, "mps": 500e9, "cuda": 20e12}
+"""Operations a second while a small model trains, on one CPU core or a whole GPU."""
+LAYER_RATE = {"cpu": 90e9, "mps": 1e12, "cuda": 100e12}
+"""The same for one layer over a long context, on two CPU cores or a whole GPU."""
+TIMED_CALLS = 8
+"""Calls of a cost cell at long contexts, the anchor's counted by what they cost more."""
 SETUP_S = 0.4
 """Starting a cell's process and loading its task."""
 FLOAT_BYTES = 4
@@ -17,9 +21,10 @@ KEPT_PER_TOKEN = 16
 
 def estimate_seconds(cell: Cell) -> float:
     """Seconds a cell will take on one core, or on one GPU."""
-    work = _quality_work(cell) if cell.kind == "quality" else _cost_work(cell)
-    seconds = SETUP_S + work / OPERATIONS_PER_S[cell.device_kind]
-    return seconds if cell.kind == "quality" else seconds + read_cost_recipe(cell).seconds
+    if cell.kind == "quality":
+        return SETUP_S + _quality_work(cell) / TRAINING_RATE[cell.device_kind]
+    least = SETUP_S + read_cost_recipe(cell).seconds
+    return least + _cost_work(cell) / LAYER_RATE[cell.device_kind]
 
 
 def estimate_bytes(cell: Cell) -> int:
@@ -54,5 +59,5 @@ def _cost_work(cell: Cell) -> float:
     plan = read_cost_recipe(cell)
     context = plan.contexts[0]
     passes = {"prefill": 1, "train_step": 3}.get(cell.kind, 1)
-    calls = 12 if cell.kind != "decode" else 1
+    calls = TIMED_CALLS if cell.kind != "decode" else 1
     return calls * passes * context * plan.batch * _token_work(plan.d_model, 1, 0, context)

@@ -208,7 +208,7 @@ class Cell:
         """A short name for a progress line."""
         if self.kind == "quality":
             return f"{self.method} · {self.task} · seed {self.seed}"
-        return f"{self.method} · {self.kind} · {self.contexts[0]:,} tokens"
+        return f"{self.method} · {self.kind} at {self.contexts[0]:,}"
 
 
 class Selection(NamedTuple):

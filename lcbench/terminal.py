@@ -49,14 +49,14 @@ def score_text(row: Mapping[str, Any]) -> str:
     """A row's score in its metric's unit."""
     if row["metric"] == "bits_per_byte":
         return f"{row['score']:.3f} bits/byte"
-    return f"{row['score']:.1%}"
+    return f"{100 * row['score']:.1f} %"
 
 
 def floor_text(row: Mapping[str, Any]) -> str:
     """What a trivial solver scores, beside a score."""
     if row["metric"] == "bits_per_byte":
         return f"unigram {row['floor']:.3f}"
-    return f"floor {row['floor']:.1%}"
+    return f"floor {100 * row['floor']:.1f}"
 
 
 def outcome_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -66,9 +66,11 @@ def outcome_text(rows: Sequence[Mapping[str, Any]]) -> str:
         stage = f" in {first['stage']}" if first.get("stage") else ""
         return f"{first['status']}{stage}: {first.get('error') or 'no reason given'}"
     if first["kind"] == "quality":
-        scores = ", ".join(f"{score_text(r)} at {r['context']:,}" for r in rows)
-        return f"{scores} ({floor_text(first)})"
-    text = f"{first['step_ms']:.4g} ms, {first['tokens_per_s']:,.0f} tokens/s"
+        scores = " / ".join(score_text(row).partition(" ")[0] for row in rows)
+        unit = score_text(first).partition(" ")[2]
+        contexts = " / ".join(f"{row['context']:,}" for row in rows)
+        return f"{scores} {unit} at {contexts}, {floor_text(first)}"
+    text = f"{first['tokens_per_s']:,.0f} tokens/s"
     if first["method"] != "vanilla":
         text += f", {first['vs_vanilla']:.2f}× vanilla"
     if first.get("peak_bytes") is not None:
@@ -95,6 +97,7 @@ class Progress:
         self.jobs = jobs
         self._left = {c.cell_id: _weight(c, jobs) for c in cells if c.cell_id not in finished}
         self._planned = sum(self._left.values())
+        self._label_width = max(len(cell.label) for cell in cells)
         self._running: dict[str, tuple[Cell, float, str]] = {}
         self._best: dict[str, tuple[float, str]] = {}
         self._began = monotonic()
@@ -157,10 +160,10 @@ class Progress:
             self._note_best(cell, rows[0])
         width = len(str(self.total))
         line = Text(f"[{self.done:{width}}/{self.total}] ", style="dim")
-        line.append(f"{cell.label:44}", style="default")
+        line.append(f"{duration(float(rows[0]['wall_s'])):>8}  ", style="dim")
+        line.append(f"{cell.label:{self._label_width}}  ", style="default")
         failed = rows[0]["status"] not in ("ok", "unsupported")
         line.append(outcome_text(rows), style="red" if failed else "default")
-        line.append(f"  {duration(float(rows[0]['wall_s']))}", style="dim")
         self.console.print(line, soft_wrap=True)
 
     def _note_best(self, cell: Cell, row: Mapping[str, Any]) -> None:
@@ -174,7 +177,8 @@ class Progress:
         elapsed = now - self._began
         parts: list[RenderableType] = []
         for cell, began, note in self._running.values():
-            parts.append(Text(f"  {cell.label:44}{now - began:5.0f} s  {note}", style="cyan"))
+            text = f"{now - began:10.0f} s  {cell.label:{self._label_width}}  {note}"
+            parts.append(Text(text, style="cyan", no_wrap=True, overflow="ellipsis"))
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             ProgressBar(total=max(1, self.total), completed=self.done, width=32),

@@ -199,7 +199,7 @@ def test_cuda_without_cuda_is_told(lcbench: Callable) -> None:
 def test_a_dry_run_prints_the_plan_and_writes_nothing(lcbench: Callable, tmp_path: Path) -> None:
     done = lcbench("run", "--method", "all", "--suite", "standard", "--dry-run", "--results", "out")
     assert done.returncode == 0, done.stderr
-    assert "sliding-window · prefill · 131,072 tokens" in done.stdout
+    assert "sliding-window · prefill at 131,072" in done.stdout
     assert "about" in done.stdout
     assert not (tmp_path / "out").exists()
 

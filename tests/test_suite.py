@@ -224,7 +224,7 @@ def test_a_label_tells_one_line_of_progress_from_another() -> None:
     labels = [cell.label for cell in plan()]
     assert len(set(labels)) == len(labels)
     assert labels[0] == "b · recall · seed 0"
-    assert labels[-1] == "a · decode · 64 tokens"
+    assert labels[-1] == "a · decode at 64"
 
 
 def test_as_many_examples_are_scored_as_fit_and_never_fewer_than_eight() -> None:
