@@ -40,7 +40,10 @@ class Heads(nn.Module):
         """Queries, keys, values `[B, H, T, K]` of x `[B, T, D]` that begins at `position`."""
         q, k, v = (split_heads(project(x), self.num_heads) for project in (self.q, self.k, self.v))
         if self.rotary:
-            q, k = rotate(q, k, positions=torch.arange(position, position + x.size(1)))
+            # Apple's GPUs have no float64, which the angles of far positions need.
+            device = "cpu" if x.device.type == "mps" else x.device
+            positions = torch.arange(position, position + x.size(1), device=device)
+            q, k = rotate(q, k, positions=positions)
         return q, k, v
 
     def merge(self, y: Tensor) -> Tensor:

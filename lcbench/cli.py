@@ -11,7 +11,7 @@ from lcbench import __version__
 from lcbench.config import UsageError, did_you_mean, split_assignments
 
 if TYPE_CHECKING:
-    from lcbench.suite import Cell, Selection, Suite
+    from lcbench.suite import Cell, Selection, Suite, TaskPlan
 
 FAILED = ("error", "crashed", "invalid")
 """Statuses after which `run` exits with 1; running out of memory or time is a measurement."""
@@ -50,6 +50,12 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+def examples(*commands: str) -> str:
+    """The end of a command's help."""
+    lines = "\n".join(f"  lcbench {command}" for command in commands)
+    return f"\b\nExamples:\n{lines}"
+
+
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lcbench")
 def main() -> None:
@@ -68,10 +74,10 @@ def _split(values: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(filter(None, parts)))
 
 
-def split_methods(values: Sequence[str]) -> list[tuple[str, str]]:
-    """Read `--method`: names with overrides, `sliding-window:window=512,vanilla` among them.
+def split_requests(values: Sequence[str]) -> list[tuple[str, str]]:
+    """Read names with overrides, `sliding-window:window=512,vanilla` among them.
 
-    A piece with `=` and no name before it continues the overrides of the method before it.
+    A piece with `=` and no name before it continues the overrides of the name before it.
     """
     requests: list[tuple[str, str]] = []
     for piece in (p.strip() for value in values for p in value.split(",")):
@@ -88,7 +94,7 @@ def _read_methods(values: Sequence[str]) -> list[tuple[str, str]]:
     from lcbench import registry
     from lcbench.suite import ANCHOR
 
-    requests = split_methods(values)
+    requests = split_requests(values)
     known = registry.method_names()
     if not requests:
         raise UsageError("--method names no method; write --method all, or names")
@@ -107,6 +113,8 @@ def _read_contexts(values: Sequence[str], suite: "Suite", name: str) -> list[int
     offered = sorted({c for t in suite.tasks for c in t.contexts} | set(suite.cost.contexts))
     chosen: list[int] = []
     for text in _split(values):
+        if text == "all":
+            return None
         digits = text.lower().replace("_", "")
         scale = 1024 if digits.endswith("k") else 1
         if not digits.removesuffix("k").isdecimal():
@@ -121,42 +129,54 @@ def _read_contexts(values: Sequence[str], suite: "Suite", name: str) -> list[int
     return chosen or None
 
 
+def _with_task_configs(suite: "Suite", name: str, values: Sequence[str]) -> "Suite":
+    """The suite with a plan for each task asked for, its config overridden as asked."""
+    import dataclasses
+
+    requests = split_requests(values)
+    plans = {plan.task: plan for plan in suite.tasks}
+    if ("all", "") in requests:
+        requests = [(task, "") for task in plans] + [r for r in requests if r[0] != "all"]
+    chosen: list[TaskPlan] = []
+    for task, overrides in requests:
+        if task not in plans:
+            raise UsageError(
+                f"suite {name!r} has no task {task!r}; {did_you_mean(task, [*plans, 'all'])}"
+            )
+        config = {**plans[task].config, **split_assignments(overrides)}
+        chosen.append(dataclasses.replace(plans[task], config=config))
+    return dataclasses.replace(suite, tasks=tuple(chosen))
+
+
 def _selection(
-    suite: "Suite", name: str, task: Sequence[str], context: Sequence[str], seed: Sequence[str],
+    suite: "Suite",
+    name: str,
+    *,
+    only_tasks: bool,
+    context: Sequence[str],
+    seed: Sequence[str],
     seeds: int | None,
-) -> "Selection":  # fmt: skip
+) -> "Selection":
     from lcbench.suite import Selection
 
-    offered = [plan.task for plan in suite.tasks]
-    tasks = _split(task)
-    for wanted in tasks:
-        if wanted not in (*offered, "all"):
-            raise UsageError(
-                f"suite {name!r} has no task {wanted!r}; {did_you_mean(wanted, offered)}"
-            )
     numbers = _split(seed)
     if not all(number.isdecimal() for number in numbers):
         raise UsageError(f"--seed takes whole numbers from 0, got {', '.join(numbers)}")
     if numbers and seeds is not None:
         raise UsageError("--seed lists seeds and --seeds counts them; give one of the two")
     chosen = [int(number) for number in numbers] or (None if seeds is None else list(range(seeds)))
-    everything = not tasks or "all" in tasks
-    return Selection(None if everything else tasks, _read_contexts(context, suite, name), chosen)
+    tasks = [plan.task for plan in suite.tasks] if only_tasks else None
+    return Selection(tasks, _read_contexts(context, suite, name), chosen)
 
 
-RUN_EXAMPLES = """
-\b
-Examples:
-  lcbench run --method all
-  lcbench run --method vanilla,sliding-window --task mqar --seeds 3
-  lcbench run --method sliding-window:window=128 --context 4k,8k
-  lcbench run --method all --suite standard --dry-run
-
-A finished cell is kept at once: the same command goes on where it was stopped.
-"""
-
-
-@main.command(epilog=RUN_EXAMPLES)
+@main.command(
+    epilog=examples(
+        "run --method all",
+        "run --method vanilla,sliding-window --task mqar:num_pairs=16 --seeds 3",
+        "run --method sliding-window:window=128 --context 4k,8k",
+        "run --method all --suite standard --dry-run",
+    )
+)
 @click.option(
     "--method",
     "-m",
@@ -166,7 +186,12 @@ A finished cell is kept at once: the same command goes on where it was stopped.
     help="all, or methods; repeat it or separate by commas; fields override a method's config.",
 )
 @click.option("--suite", "-s", help="What to ask. Default: quick on a CPU, standard on a GPU.")
-@click.option("--task", "-t", multiple=True, help="Only these tasks of the suite, and no cost.")
+@click.option(
+    "--task",
+    "-t",
+    multiple=True,
+    help="Only these tasks of the suite, NAME[:FIELD=VALUE], and no cost.",
+)
 @click.option("--context", "-c", multiple=True, help="Only these contexts, such as 4096 or 4k.")
 @click.option("--seed", multiple=True, help="Only these seeds, in place of the suite's.")
 @click.option("--seeds", type=click.IntRange(1), help="This many seeds, from 0.")
@@ -209,7 +234,11 @@ def run(
     fresh: bool,
     retry_failed: bool,
 ) -> None:
-    """Measure methods and show the leaderboard."""
+    """Measure methods and show the leaderboard.
+
+    A finished cell is kept at once: the same command goes on where it was stopped. Exit code 1 says
+    that a method failed; running out of memory or time is a measurement, not a failure.
+    """
     from lcbench import registry, runner, terminal
     from lcbench.suite import plan_cells
 
@@ -220,12 +249,16 @@ def run(
     device_kind = str(setting.environment["device_kind"])
     name = suite or ("standard" if device_kind == "cuda" else "quick")
     chosen = registry.load_suite(name)
+    if task:
+        chosen = _with_task_configs(chosen, name, task)
     cells = plan_cells(
         chosen,
         name,
         runner.describe_methods(requests),
         runner.describe_tasks(chosen),
-        select=_selection(chosen, name, task, context, seed, seeds),
+        select=_selection(
+            chosen, name, only_tasks=bool(task), context=context, seed=seed, seeds=seeds
+        ),
         dtype=dtype or chosen.dtype,
         device_kind=device_kind,
         harness_hash=runner.harness_hash(),
@@ -310,7 +343,7 @@ def _listing(kind: Any, columns: Sequence[str]) -> None:
     click.echo(f"\nlcbench {kind}s NAME tells more of one.")
 
 
-@main.command()
+@main.command(epilog=examples("methods", "methods recurrence"))
 @click.argument("name", required=False)
 def methods(name: str | None) -> None:
     """List the methods, or tell of one: its paper, claims, config fields and defaults."""
@@ -322,7 +355,7 @@ def methods(name: str | None) -> None:
     click.echo(cards.method_card(name))
 
 
-@main.command()
+@main.command(epilog=examples("tasks", "tasks mqar"))
 @click.argument("name", required=False)
 def tasks(name: str | None) -> None:
     """List the tasks, or tell of one, with an example as a person would read it."""
@@ -334,7 +367,7 @@ def tasks(name: str | None) -> None:
     click.echo(cards.task_card(name))
 
 
-@main.command()
+@main.command(epilog=examples("suites", "suites quick"))
 @click.argument("name", required=False)
 def suites(name: str | None) -> None:
     """List the suites, or tell of one: tasks, contexts, budgets, cost ladder."""
@@ -346,7 +379,7 @@ def suites(name: str | None) -> None:
     click.echo(cards.suite_card(name))
 
 
-@main.command()
+@main.command(epilog=examples("env"))
 def env() -> None:
     """Tell what lcbench sees of this machine."""
     from lcbench import runner
@@ -359,16 +392,13 @@ def env() -> None:
             click.echo(f"{name:16}{'-' if value is None else value}")
 
 
-LEADERBOARD_EXAMPLES = """
-\b
-Examples:
-  lcbench leaderboard
-  lcbench leaderboard --suite quick --format markdown
-  lcbench leaderboard --results results/local --format csv > board.csv
-"""
-
-
-@main.command(epilog=LEADERBOARD_EXAMPLES)
+@main.command(
+    epilog=examples(
+        "leaderboard",
+        "leaderboard --suite quick --format markdown",
+        "leaderboard --results results/local --format csv > board.csv",
+    )
+)
 @click.option("--suite", "-s", help="Only this suite. Default: all that have results.")
 @click.option(
     "--results",
@@ -399,7 +429,7 @@ def leaderboard(suite: str | None, results: tuple[Path, ...], form: str) -> None
     tables.show_leaderboard_as(form, frame, read.problems)
 
 
-@main.command()
+@main.command(epilog=examples("check sliding-window", "check sliding-window:window=7 --cost"))
 @click.argument("name")
 @click.option(
     "--cost", is_flag=True, help="Also measure how time and memory grow, which takes longer."
@@ -418,7 +448,7 @@ def check(name: str, cost: bool) -> None:
         sys.exit(1)
 
 
-@main.command()
+@main.command(epilog=examples("app", "app --results results/local --port 8600"))
 @click.option(
     "--results",
     multiple=True,
