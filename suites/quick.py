@@ -1,7 +1,6 @@
 """Minutes on two CPU cores: recall and real text at 512 tokens, cost up to 8,192.
 
-Small enough to try an idea between two sips of coffee, large enough that a window of 64 keys cannot
-hide: most of the evidence in `mqar` lies farther back than two such layers can reach.
+Small enough to try an idea over a coffee, large enough that a window of 64 keys cannot hide: most of the evidence in `mqar` lies farther back than two such layers can reach.
 """
 
 from lcbench.suite import CostPlan, ModelPlan, Suite, TaskPlan
@@ -29,8 +28,8 @@ SUITE = Suite(
             train_context=512,
             contexts=CONTEXTS,
             batch=8,
-            steps=200,
-            learning_rates=(1e-2,),
+            steps=250,
+            learning_rates=(5e-3,),
             ramp=2,
         ),
     ),
