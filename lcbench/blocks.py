@@ -40,15 +40,19 @@ class Heads(nn.Module):
         """Queries, keys, values `[B, H, T, K]` of x `[B, T, D]` that begins at `position`."""
         q, k, v = (split_heads(project(x), self.num_heads) for project in (self.q, self.k, self.v))
         if self.rotary:
-            # Apple's GPUs have no float64, which the angles of far positions need.
-            device = "cpu" if x.device.type == "mps" else x.device
-            positions = torch.arange(position, position + x.size(1), device=device)
-            q, k = rotate(q, k, positions=positions)
+            q, k = rotate(q, k, positions=positions_of(x, position))
         return q, k, v
 
     def merge(self, y: Tensor) -> Tensor:
         """Join what the heads read, `[B, H, T, K]`, into `[B, T, D]`."""
         return self.o(y.transpose(1, 2).flatten(2))
+
+
+def positions_of(x: Tensor, start: int) -> Tensor:
+    """Positions `[T]` of the tokens of x `[B, T, D]`, where float64 angles can be made of them."""
+    # Apple's GPUs have no float64, which the angles of far positions need.
+    device = "cpu" if x.device.type == "mps" else x.device
+    return torch.arange(start, start + x.size(1), device=device)
 
 
 def split_heads(y: Tensor, num_heads: int) -> Tensor:

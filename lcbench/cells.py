@@ -32,8 +32,6 @@ Measurement = dict[str, Any]
 """The columns of one row that the measuring process knows."""
 
 NOISY_IQR_SHARE = 0.2
-PREFILL_CHUNK = 8_192
-"""Tokens of one call while the state before a decode measurement is built."""
 
 
 class UnsupportedError(Exception):
@@ -95,6 +93,23 @@ def run_cell(cell: Cell, watcher: Watcher) -> list[Measurement]:
     return _run_cost(cell, device, watcher)
 
 
+def check_sources(cell: Cell) -> None:
+    """Refuse to measure a file other than the one that was planned.
+
+    Raises:
+        RuntimeError: The method's or the task's file was edited since.
+    """
+    edited: list[str] = []
+    if registry.source_hash("method", cell.method) != cell.method_hash:
+        edited.append(f"method {cell.method!r}")
+    if cell.task and registry.source_hash("task", cell.task) != cell.task_hash:
+        edited.append(f"task {cell.task!r}")
+    if edited:
+        raise RuntimeError(
+            f"{' and '.join(edited)} was edited since the run was planned; run again"
+        )
+
+
 def first_line(error: BaseException) -> str:
     """Type and first line of an error, as a status row keeps it."""
     text = str(error).strip().partition("\n")[0]
@@ -137,7 +152,6 @@ class _Quality:
             "num_params": sum(p.numel() for p in model.parameters()),
             "metric": self.task_spec.metric,
             "ceiling": self.task_spec.ceiling,
-            "data_hash": test.data_hash(),
         }
         return [
             shared
@@ -155,15 +169,15 @@ class _Quality:
         results: list[tuple[float, float, Backbone]] = []
         diverged: DivergedError | None = None
         for learning_rate in self.plan.learning_rates:
+            loss = 0.0
             try:
                 model = self.train_one(learning_rate)
+                if len(self.plan.learning_rates) > 1:
+                    chosen = self.evaluate(model, self.task("validation"), self.plan.train_context)
+                    loss = chosen.loss_nats
             except DivergedError as error:
                 diverged = error
                 continue
-            loss = 0.0
-            if len(self.plan.learning_rates) > 1:
-                chosen = self.evaluate(model, self.task("validation"), self.plan.train_context)
-                loss = chosen.loss_nats
             results.append((loss, learning_rate, model))
         if diverged and not results:
             raise diverged
@@ -234,6 +248,7 @@ class _Layer:
 
     def workload(self, kind: Kind) -> Workload:
         """What one call of this kind does."""
+        self.method.train(kind == "train_step")
         if kind == "train_step":
             return Workload(self._train_inputs, self._train_step)
         if kind == "prefill":
@@ -252,12 +267,8 @@ class _Layer:
 
     @torch.no_grad()
     def prefilled_state(self) -> State:
-        """The state after `context` tokens, read in chunks where the method allows it."""
-        chunk = PREFILL_CHUNK if self.spec.segment_exact else self.context
-        state: State = None
-        for start in range(0, self.context, chunk):
-            _, state = self.method(self.tokens(min(chunk, self.context - start)), state)
-        return state
+        """The state after `context` tokens."""
+        return self.method(self.tokens(self.context))[1]
 
     @torch.no_grad()
     def decode_step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
@@ -275,6 +286,9 @@ class _Layer:
     def _train_step(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
         x, gradient = inputs
         out, _ = self.method(x)
+        penalty = self.method.penalty()
+        if penalty is not None:
+            penalty.backward(retain_graph=True)
         out.backward(gradient)
         return out
 
@@ -288,13 +302,18 @@ def _run_cost(cell: Cell, device: torch.device, watcher: Watcher) -> list[Measur
     check_output(layer.method, plan.d_model, device)
     watcher.stage("measure")
     workload = layer.workload(cell.kind)
-    anchor = None
-    if cell.method != ANCHOR:
-        anchor = _Layer(ANCHOR, None, cell, device).workload(cell.kind)
-    timing, beside = time_alternating(workload, anchor, device, seconds=plan.seconds)
+    is_anchor = cell.method == ANCHOR and cell.config == layer.spec.config().canonical()
+    anchor, warning = (None, None) if is_anchor else _anchor(cell, device)
+    beside = anchor.workload(cell.kind) if anchor else None
+    timing, anchor_timing = time_alternating(workload, beside, device, seconds=plan.seconds)
+    if is_anchor:
+        anchor_timing = timing
     watcher.stage("weigh")
     # A fresh workload: a decode that was timed has moved on by as many steps as there was time for.
     memory = measure_memory(layer.workload(cell.kind), device)
+    anchor_memory = memory if is_anchor else None
+    if anchor:
+        anchor_memory = measure_memory(anchor.workload(cell.kind), device)
     tokens = plan.batch * (1 if cell.kind == "decode" else layer.context)
     return [
         {
@@ -305,15 +324,28 @@ def _run_cost(cell: Cell, device: torch.device, watcher: Watcher) -> list[Measur
             "step_ms": timing.median_ms,
             "step_ms_iqr": timing.iqr_ms,
             "timings_ns": timing.repeats_ns,
-            "vs_vanilla": beside.median_ms / timing.median_ms if beside else 1.0,
-            "vanilla_step_ms": (beside or timing).median_ms,
-            "warning": _noise(timing),
+            "vs_vanilla": anchor_timing.median_ms / timing.median_ms if anchor_timing else None,
+            "vanilla_step_ms": anchor_timing.median_ms if anchor_timing else None,
+            "vanilla_step_ms_iqr": anchor_timing.iqr_ms if anchor_timing else None,
+            "vanilla_peak_bytes": anchor_memory.peak_bytes if anchor_memory else None,
+            "warning": warning or _noise(timing),
             "peak_bytes": memory.peak_bytes,
             "memory_source": memory.source,
             "state_bytes": layer.state_bytes,
             "num_params": sum(p.numel() for p in layer.method.parameters()),
         }
     ]
+
+
+def _anchor(cell: Cell, device: torch.device) -> tuple[_Layer | None, str | None]:
+    """The anchor's layer, or why it cannot stand beside: its failure is not the method's."""
+    try:
+        layer = _Layer(ANCHOR, None, cell, device)
+        trial = layer.workload(cell.kind)
+        trial.call(trial.prepare())
+    except (MemoryError, RuntimeError) as error:
+        return None, f"no ratio: {ANCHOR} failed here with {first_line(error)}"
+    return layer, None
 
 
 def check_output(method: Method, d_model: int, device: torch.device) -> None:

@@ -13,7 +13,7 @@ from lcbench.config import UsageError, did_you_mean, split_assignments
 if TYPE_CHECKING:
     from lcbench.suite import Cell, Selection, Suite, TaskPlan
 
-FAILED = ("error", "crashed", "invalid")
+FAILED = ["error", "crashed", "invalid"]
 """Statuses after which `run` exits with 1; running out of memory or time is a measurement."""
 INTERRUPTED = 130
 
@@ -103,6 +103,8 @@ def _read_methods(values: Sequence[str]) -> list[tuple[str, str]]:
         requests = [(name, "") for name in everyone] + [r for r in requests if r[0] != "all"]
         requests = list(dict.fromkeys(requests))
     for name, overrides in requests:
+        if name == "all":
+            raise UsageError("all takes no overrides; name the methods that have the field")
         if name not in known:
             raise UsageError(f"no method {name!r}; {did_you_mean(name, [*known, 'all'])}")
         split_assignments(overrides)
@@ -172,7 +174,7 @@ def _selection(
 @main.command(
     epilog=examples(
         "run --method all",
-        "run --method vanilla,sliding-window --task mqar:num_pairs=16 --seeds 3",
+        "run --method vanilla,sliding-window --task mqar:num_pairs=4 --seeds 3",
         "run --method sliding-window:window=128 --context 4k,8k",
         "run --method all --suite standard --dry-run",
     )
@@ -273,8 +275,9 @@ def run(
         return
     folder = runner.Folder(results or _local_results(), name)
     folder.prepare()
-    finished = _finished(folder, cells, fresh=fresh, retry_failed=retry_failed)
-    _run_and_show(cells, folder, setting, parallel, finished)
+    with folder.locked():
+        finished = _finished(folder, cells, fresh=fresh, retry_failed=retry_failed)
+        _run_and_show(cells, folder, setting, parallel, finished)
 
 
 def _local_results() -> Path:
@@ -323,7 +326,7 @@ def _run_and_show(
     planned = {cell.cell_id for cell in cells}
     frame = store.latest(read.frame[read.frame["cell_id"].isin(planned)])
     terminal.show_results(frame, read.problems, tally, folder.path)
-    if any(status in tally.statuses for status in FAILED):
+    if frame["status"].isin(FAILED).any():
         sys.exit(1)
 
 
@@ -432,14 +435,19 @@ def leaderboard(suite: str | None, results: tuple[Path, ...], form: str) -> None
 @main.command(epilog=examples("check sliding-window", "check sliding-window:window=7 --cost"))
 @click.argument("name")
 @click.option(
-    "--cost", is_flag=True, help="Also measure how time and memory grow, which takes longer."
+    "--cost",
+    is_flag=True,
+    help="Also measure how time grows, which takes longer and can only warn.",
 )
 def check(name: str, cost: bool) -> None:
     """Hold a method, NAME or NAME:FIELD=VALUE, to the contract; write nothing."""
     from lcbench import registry, terminal
     from lcbench.conformance import check_method
 
-    ((method, overrides),) = _read_methods([name])[:1]
+    requests = _read_methods([name])
+    if len(requests) != 1:
+        raise UsageError(f"check takes one method at a time, got {name!r}")
+    ((method, overrides),) = requests
     spec = registry.load_method(method)
     config = spec.config().override(split_assignments(overrides))
     findings = check_method(spec, config, cost=cost)

@@ -5,6 +5,8 @@ leads a process group of its own, writes nothing to the terminal, ends when its 
 answers in JSON: nothing it sends is ever unpickled.
 """
 
+import contextlib
+import getpass
 import json
 import os
 import re
@@ -15,6 +17,7 @@ import traceback
 from collections.abc import Callable
 from multiprocessing import connection, get_all_start_methods, get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, NamedTuple
 
@@ -35,11 +38,14 @@ WAIT_POLICY = "OMP_WAIT_POLICY"
 the machine a small product of matrices was seen to take a hundred times its time; passive threads
 sleep."""
 PRELOAD = "lcbench.preload"
+_FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:|~\w*)?(?:[\\/][^\s\\/:'\"()\[\],]+)*[\\/]")
+"""The part of a path before its last slash, where a path begins."""
 ENDING_S = 5.0
 """How long a child that has answered may take to end."""
 LEAST_FREE_SHARE = 0.03
 """Share of the machine's memory below which a child is stopped before the kernel picks a victim."""
-_HAS_FORK_SERVER = "forkserver" in get_all_start_methods()
+# On macOS a process that has loaded torch must not fork.
+_HAS_FORK_SERVER = "forkserver" in get_all_start_methods() and sys.platform != "darwin"
 
 
 class Verdict(NamedTuple):
@@ -148,6 +154,9 @@ class Child:
             return Verdict(status, None, self._stage, error, None, None, wall_s)
         if self._last is None:
             name = _signal_name(self._process.exitcode)
+            if name == "SIGKILL":
+                error = "killed by SIGKILL, most likely because the machine ran out of memory"
+                return Verdict("oom", None, self._stage, error, None, name, wall_s)
             ending = f"killed by {name}" if name else f"exited with {self._process.exitcode}"
             error = f"the process was {ending}" if name else f"the process {ending}"
             return Verdict(
@@ -197,10 +206,20 @@ def call(target: Target, *args: Any, timeout_s: float = 120.0) -> Verdict:
 
 
 def scrub(text: str) -> str:
-    """Text without folders: a path keeps its last part only."""
-    return re.sub(r"(?:(?<=[\s'\"(=])|^)(?:[A-Za-z]:)?(?:[\\/][^\s\\/:'\"()]+)*[\\/]", "", text)[
+    """Text without folders or names: a path keeps its last part only."""
+    for private, word in ((str(Path.home()), "~"), (_user(), "user")):
+        if len(private) > 1:
+            text = re.sub(rf"(?<!\w){re.escape(private)}(?!\w)", word, text)
+    return re.sub(r"(?<![\w.])(?:[A-Za-z]:|~\w*)?(?:[\\/][^\s\\/:'\"()\[\],]+)*[\\/]", "", text)[
         :500
     ]
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
 
 
 def _serve(
@@ -209,6 +228,9 @@ def _serve(
     """What a child does, from its first instruction to its last."""
     if hasattr(os, "setsid"):
         os.setsid()
+    with contextlib.suppress(OSError):
+        # If the kernel must pick a victim, a measurement and not its keeper.
+        Path("/proc/self/oom_score_adj").write_text("1000")
     quiet = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(quiet, stream)
@@ -224,7 +246,9 @@ def _serve(
         send("done", target(*args, send))
     except BaseException as error:  # noqa: BLE001 -- whatever it is, the parent must hear of it
         send("failed", _failure(error))
-    # Not by returning: taking torch down in good order takes longer than a short cell.
+    # Not by returning: taking torch down in good order takes longer than a short cell. And with all
+    # that the call may have started, which would disturb the next.
+    _kill_group(os.getpid())
     os._exit(0)
 
 
@@ -254,10 +278,11 @@ def _status_of(error: BaseException) -> Status:
         return "usage"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return "oom"
-    if "can't allocate memory" in str(error):
+    if "can't allocate memory" in str(error) or "out of memory" in str(error):
         return "oom"
     # An error class may name its own status: see `cells`.
-    return getattr(type(error), "status", "error")
+    named = vars(type(error)).get("status")
+    return named if named in ("unsupported", "invalid") else "error"
 
 
 def _encode(value: object) -> object:
@@ -273,11 +298,8 @@ def _decode(value: dict[str, Any]) -> Any:
 def _kill_group(pid: int) -> None:
     if not hasattr(os, "killpg"):
         return
-    try:
-        if os.getpgid(pid) == pid:
-            os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _held_bytes(pid: int | None) -> int:

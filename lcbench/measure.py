@@ -8,7 +8,7 @@ the resident set is neither.
 """
 
 from collections.abc import Callable
-from time import monotonic, perf_counter_ns
+from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,8 +150,3 @@ def _profiled_peak(record: profile) -> int:
     changes.sort(key=lambda change: change[0])
     running = np.cumsum([size for _, size in changes])
     return max(0, int(running.max())) if len(running) else 0
-
-
-def seconds_since(began: float) -> float:
-    """Seconds of wall time since `monotonic()` gave `began`."""
-    return monotonic() - began

@@ -30,7 +30,7 @@ ASYMPTOTIC_CONTEXT = 2048
 
 GROUP = ["suite", "device_kind"]
 """What a leaderboard is of: nothing is compared across suites or kinds of device."""
-ENTRY = [*GROUP, "method", "config"]
+ENTRY = [*GROUP, "method", "config", "dtype"]
 """What has a row of its own on a leaderboard."""
 TASK = ["task", "task_config", "train_context"]
 """What a model is trained on."""
@@ -47,10 +47,12 @@ _VERSIONS = {
     "method_hash": ENTRY,
 }
 COLUMNS = (
-    *("suite", "suite_version", "device_kind", "method", "method_hash", "config", "kind"),
+    *("suite", "suite_version", "device_kind", "method", "method_hash", "config", "dtype"),
+    "kind",
     *("task", "task_version", "task_hash", "task_config", "data_hash", "train_context"),
     *("context", "seed", "batch", "status", "started_at", "metric", "score", "floor", "ceiling"),
-    *("score_se", "step_ms", "vs_vanilla", "peak_bytes", "state_bytes", "num_params"),
+    *("score_se", "step_ms", "vs_vanilla", "peak_bytes", "vanilla_peak_bytes", "state_bytes"),
+    "num_params",
 )
 """The columns of rows that ranking reads; `distance_curve` reads `DISTANCE_COLUMNS` too."""
 DISTANCE_COLUMNS = ("score_by_distance", "count_by_distance")
@@ -91,6 +93,7 @@ _BOARD = (
     BoardColumn("device_kind", "Device"),
     BoardColumn("method", "Method"),
     BoardColumn("config", "Config"),
+    BoardColumn("dtype", "Dtype"),
     BoardColumn("pareto", "Pareto layer", "", 0, False),
     BoardColumn("quality", "Quality", "", 3, True),
     BoardColumn("quality_low", "Quality, low", "", 3, True),
@@ -128,6 +131,7 @@ def comparable(frame: pd.DataFrame) -> Comparable:
     `method_hash` of an entry; and of rows that fill the same place in the plan the newest. A row
     without a version or hash (it failed too early to know) goes with any.
     """
+    frame = frame.assign(dtype=frame["dtype"].fillna(""))
     is_quality = frame["kind"] == "quality"
     incomplete = is_quality & frame[list(REQUIRED_OF_QUALITY)].isna().any(axis=1)
     put_aside = {"incomplete": int(incomplete.sum())}
@@ -416,7 +420,7 @@ def _intervals(measured: _Measured, cells: pd.DataFrame) -> pd.DataFrame:
 def _rungs(rows: pd.DataFrame) -> pd.DataFrame:
     """Finished rungs of the cost ladder: medians of each (entry, kind, context)."""
     rows = rows[(rows["kind"] != "quality") & (rows["status"] == "ok")]
-    names = ["batch", "step_ms", "vs_vanilla", "peak_bytes", "state_bytes"]
+    names = ["batch", "step_ms", "vs_vanilla", "peak_bytes", "vanilla_peak_bytes", "state_bytes"]
     values = rows.assign(**{name: _float(rows, name) for name in names})
     values["context"] = values["context"].astype("int64")
     return values.groupby([*ENTRY, "kind", "context"])[names].median().reset_index()
@@ -462,8 +466,7 @@ def _costs(rungs: pd.DataFrame) -> pd.DataFrame:
     shared = finished[finished["num"] == finished["all"]]
     longest = shared.groupby(ladder)["context"].max().reset_index()
     at = rungs.merge(longest, on=[*ladder, "context"])
-    at = at.merge(_anchor_bytes(at), on=ladder, how="left")
-    at["memory"] = at["peak_bytes"] / at["anchor_bytes"]
+    at["memory"] = at["peak_bytes"] / at["vanilla_peak_bytes"]
     at["state_bytes_per_token"] = at["state_bytes"] / at["context"]
     memory = at.loc[at["kind"] == "train_step", [*ENTRY, "memory"]]
     state = at.loc[at["kind"] == "decode", [*ENTRY, "state_bytes_per_token"]]
@@ -471,13 +474,6 @@ def _costs(rungs: pd.DataFrame) -> pd.DataFrame:
     for one in (_side_by_side(at, "context", "{}_speed_context"), memory, state):
         part = part.merge(one, on=ENTRY, how="left")
     return part
-
-
-def _anchor_bytes(at: pd.DataFrame) -> pd.DataFrame:
-    """Vanilla's peak bytes; of several configs the first by name that was measured."""
-    anchor = at[(at["method"] == ANCHOR) & at["peak_bytes"].notna()].sort_values("config")
-    anchor = anchor.drop_duplicates([*GROUP, "kind"])
-    return anchor[[*GROUP, "kind", "peak_bytes"]].rename(columns={"peak_bytes": "anchor_bytes"})
 
 
 def _counts(rows: pd.DataFrame) -> pd.DataFrame:
@@ -500,13 +496,26 @@ def _pareto(board: pd.DataFrame) -> pd.Series:
     return layers
 
 
+def _config_fields(text: str) -> dict[str, object]:
+    """A config's fields; none for text that lcbench did not write."""
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
 def entry_labels(board: pd.DataFrame) -> list[str]:
-    """A name for each row: the method, and of several configs the fields that set them apart."""
-    configs = [json.loads(text) for text in board["config"]]
+    """A name for each row: the method, and where it has several forms what sets them apart."""
+    dtypes = board["dtype"] if "dtype" in board else [None] * len(board)
+    forms = [
+        {**_config_fields(config), "dtype": dtype}
+        for config, dtype in zip(board["config"], dtypes, strict=True)
+    ]
     labels: list[str] = []
-    for method, config in zip(board["method"], configs, strict=True):
-        rivals = [c for m, c in zip(board["method"], configs, strict=True) if m == method]
-        apart = [name for name in config if any(c.get(name) != config[name] for c in rivals)]
-        fields = ",".join(f"{name}={config[name]}" for name in apart)
+    for method, form in zip(board["method"], forms, strict=True):
+        rivals = [f for m, f in zip(board["method"], forms, strict=True) if m == method]
+        apart = [name for name in form if any(rival.get(name) != form[name] for rival in rivals)]
+        fields = ",".join(f"{name}={form[name]}" for name in apart)
         labels.append(f"{method}:{fields}" if fields else str(method))
     return labels

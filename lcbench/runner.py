@@ -5,10 +5,11 @@ where it stood; when all are done their rows are sealed into one file. An execut
 work; the local pool gives each a process of its own.
 """
 
+import contextlib
 import datetime
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -18,10 +19,12 @@ from lcbench.config import UsageError, digest
 from lcbench.isolation import HUGE_PAGES, WAIT_POLICY, Child, Send, Verdict, call
 from lcbench.paths import PACKAGE
 from lcbench.store import Row
-from lcbench.suite import Cell, MethodCard, Suite, TaskCard
+from lcbench.suite import ANCHOR, Cell, MethodCard, Suite, TaskCard
+from lcbench.task import stream
 
 HARNESS_FILES = (
-    "method", "blocks", "model", "task", "corpus", "sampling", "train", "measure", "cells",
+    "config", "method", "blocks", "model", "task", "corpus", "sampling", "suite",
+    "train", "measure", "environment", "isolation", "cells",
 )  # fmt: skip
 """Modules of this package that can change a number; their hash is part of every cell's id."""
 WAIT_S = 0.2
@@ -64,7 +67,6 @@ class Tally(NamedTuple):
     measured: int
     kept: int
     """Cells that were finished before it began."""
-    left: int
     statuses: Mapping[str, int]
     """How many of the measured cells ended how."""
     sealed: Path | None
@@ -93,13 +95,15 @@ def _environment(device: str | None, send: Send) -> dict[str, Any]:
 
 
 def _work(fields: dict[str, Any], send: Send) -> list[dict[str, Any]]:
-    from lcbench.cells import Watcher, run_cell
+    from lcbench.cells import Watcher, check_sources, run_cell
 
     watcher = Watcher(
         stage=lambda name: send("stage", name),
         report=lambda report: send("report", report._asdict()),
     )
-    return run_cell(Cell(**fields), watcher)
+    cell = Cell(**fields)
+    check_sources(cell)
+    return run_cell(cell, watcher)
 
 
 def describe_methods(requests: Sequence[tuple[str, str]]) -> list[MethodCard]:
@@ -124,16 +128,21 @@ def describe_tasks(suite: Suite) -> list[TaskCard]:
     """Cards of a suite's tasks, in its order.
 
     Raises:
-        UsageError: An unknown task or field, or a refused value.
+        UsageError: An unknown task or field, a refused value, or a context it does not fit in.
         PluginError: A task file that does not import.
     """
     cards: list[TaskCard] = []
     for plan in suite.tasks:
         spec = registry.load_task(plan.task)
-        config = spec.config().override(plan.config)
-        cards.append(
-            TaskCard(config.canonical(), spec.version, registry.source_hash("task", plan.task))
-        )
+        try:
+            config = spec.config().override(plan.config)
+            task = spec.build(config, "test")
+            for context in {plan.train_context // 2**plan.ramp, *plan.contexts}:
+                task.sample(stream({}, "test", 0), 1, context)
+        except ValueError as error:
+            raise UsageError(f"task {plan.task!r}: {error}") from None
+        source_hash = registry.source_hash("task", plan.task)
+        cards.append(TaskCard(config.canonical(), spec.version, source_hash, task.data_hash()))
     return cards
 
 
@@ -141,20 +150,21 @@ def read_setting(device: str | None) -> Setting:
     """Look at the machine, in a child, and name the run.
 
     Raises:
-        UsageError: A device this machine does not have.
+        UsageError: A device this machine does not have, or a torch that cannot be used.
     """
     verdict = call(_environment, device)
     if verdict.status != "ok":
-        raise RuntimeError(f"this machine's torch cannot be used: {verdict.error}")
+        raise UsageError(f"this machine's torch cannot be used: {verdict.error}")
     now = datetime.datetime.now(datetime.UTC)
     run_id = f"{now:%Y%m%dT%H%M%S}-{digest(os.urandom(16), 6)}"
     return Setting(run_id, verdict.value["environment"], verdict.value["provenance"])
 
 
 def harness_hash() -> str:
-    """Hash of the code that trains and measures."""
+    """Hash of the code that trains and measures, the anchor that is timed beside included."""
     paths = [PACKAGE / f"{name}.py" for name in HARNESS_FILES]
-    return digest(b"".join(p.read_bytes().replace(b"\r\n", b"\n") for p in paths if p.exists()))
+    paths.append(registry.source("method", ANCHOR).path)
+    return digest(b"".join(path.read_bytes().replace(b"\r\n", b"\n") for path in paths))
 
 
 class LocalPool:
@@ -239,7 +249,8 @@ def compose_rows(cell: Cell, verdict: Verdict, setting: Setting) -> list[Row]:
         # What the process says of identity, machine or time is overruled by what the parent knows.
         return [{**row, **shared} for row in verdict.value]
     failure: Row = {
-        "status": verdict.status,
+        # What a person asked for was checked before: inside a cell it is the plug-in's own error.
+        "status": "error" if verdict.status == "usage" else verdict.status,
         "stage": verdict.stage,
         "error": verdict.error,
         "exit_signal": verdict.exit_signal,
@@ -273,6 +284,27 @@ class Folder:
                 " name another with --results"
             ) from None
 
+    @contextlib.contextmanager
+    def locked(self) -> Generator[None, None, None]:
+        """Keep other runs out while this one measures: two would share a clock and lose cells.
+
+        Raises:
+            UsageError: Another run is writing here.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:
+                pass  # Windows has no such lock; its runs are on their own.
+            except BlockingIOError:
+                raise UsageError(
+                    f"another run is writing to {self.path}; wait for it, or name another folder"
+                    " with --results"
+                ) from None
+            yield
+
     def keep(self, cell: Cell, rows: list[Row], details: str | None) -> None:
         """Write a finished cell; what it printed when it failed goes to a log beside it."""
         store.write_rows(self.cells / f"{cell.cell_id}.parquet", rows)
@@ -286,8 +318,9 @@ class Folder:
         if not files:
             return None
         today = datetime.datetime.now(datetime.UTC).date()
-        sealed = store.seal(store.read_table(files).table, self.path, today)
-        for path in files:
+        table, problems = store.read_table(files)
+        sealed = store.seal(table, self.path, today)
+        for path in set(files) - {path for path, _ in problems}:
             path.unlink(missing_ok=True)
         return sealed
 
@@ -327,7 +360,5 @@ def run_cells(
             listener(Event("finished", cell, rows))
     finally:
         getattr(work, "close", lambda: None)()
-    measured = sum(statuses.values())
-    return Tally(
-        measured, len(cells) - len(todo), len(todo) - measured, statuses, folder.seal(cells)
-    )
+    kept = len(cells) - len(todo)
+    return Tally(sum(statuses.values()), kept, statuses, folder.seal(cells))

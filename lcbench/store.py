@@ -79,6 +79,8 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
         "learning_rate": _FLOAT,
         "train_steps": _INT,
         "train_tokens": _INT,
+        "score_by_example": pa.list_(_FLOAT),
+        "score_by_position": pa.list_(_FLOAT),
         "correct_bits": _BINARY,
     },
     "speed": {
@@ -87,12 +89,14 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
         "step_ms_iqr": _FLOAT,
         "timings_ns": pa.list_(_INT),
         "vanilla_step_ms": _FLOAT,
+        "vanilla_step_ms_iqr": _FLOAT,
         "vs_vanilla": _FLOAT,
         "flops": _INT,
         "warning": _TEXT,
     },
     "memory": {
         "peak_bytes": _INT,
+        "vanilla_peak_bytes": _INT,
         "state_bytes": _INT,
         "num_params": _INT,
         "memory_source": _TEXT,

@@ -144,6 +144,8 @@ class TaskCard(NamedTuple):
     """Canonical JSON."""
     version: int
     source_hash: str
+    data_hash: str | None = None
+    """Hash of the corpus, for a real task."""
 
 
 class MethodCard(NamedTuple):
@@ -167,6 +169,7 @@ class Cell:
     task_version: int | None
     task_hash: str | None
     task_config: str | None
+    data_hash: str | None
     method: str
     method_hash: str
     config: str
@@ -296,6 +299,7 @@ def _cell(
         task_version=card.version if card else None,
         task_hash=card.source_hash if card else None,
         task_config=card.config if card else None,
+        data_hash=card.data_hash if card else None,
         method=method.name,
         method_hash=method.source_hash,
         config=method.config,

@@ -89,7 +89,9 @@ def _scores_table(scores: pd.DataFrame, board: pd.DataFrame) -> Table:
     table = new_table("Scores: mean over seeds, in each task's own unit")
     table.add_column("Method", no_wrap=True)
     keys = ["task", "task_config", "train_context", "context"]
-    asked = scores[[*keys, "metric", "floor"]].drop_duplicates(keys).sort_values(keys)
+    # A failure knows neither metric nor floor: those come from whoever finished.
+    asked = scores[[*keys, "metric", "floor"]].sort_values("metric", na_position="last")
+    asked = asked.drop_duplicates(keys).sort_values(keys)
     places: list[Any] = asked.to_dict("records")
     for place in places:
         unit = "bits/byte" if place["metric"] == "bits_per_byte" else "%"
@@ -97,7 +99,7 @@ def _scores_table(scores: pd.DataFrame, board: pd.DataFrame) -> Table:
         title = f"{place['task']}, {unit}\nat {place['context']:,}{trained}"
         table.add_column(title, justify="right")
     for entry in board.to_dict("records"):
-        own = scores[(scores["method"] == entry["method"]) & (scores["config"] == entry["config"])]
+        own = _rows_of(scores, entry)
         by_place = {tuple(row[k] for k in keys): row for row in own.to_dict("records")}
         cells = [by_place.get(tuple(place[k] for k in keys)) for place in places]
         table.add_row(str(entry["label"]), *(_score_value(cell) for cell in cells))
@@ -116,12 +118,20 @@ def _distance_table(task: str, points: pd.DataFrame, board: pd.DataFrame) -> Tab
     for start in starts:
         table.add_column(f"{start:,}–{2 * start - 1:,}" if start > 1 else "1", justify="right")
     for entry in board.to_dict("records"):
-        own = points[(points["method"] == entry["method"]) & (points["config"] == entry["config"])]
+        own = _rows_of(points, entry)
         pooled = own.assign(right=own["score"] * own["count"]).groupby("distance_from")
         shares = (pooled["right"].sum() / pooled["count"].sum()).to_dict()
         cells = [f"{100 * shares[start]:.0f}" if start in shares else "–" for start in starts]
         table.add_row(str(entry["label"]), *cells)
     return table
+
+
+def _rows_of(frame: pd.DataFrame, entry: Mapping[Any, Any]) -> pd.DataFrame:
+    """The rows of a frame that belong to one entry of the board."""
+    chosen = frame["method"] == entry["method"]
+    for name in ("config", "dtype"):
+        chosen &= frame[name] == entry[name]
+    return frame[chosen]
 
 
 def _score_value(cell: Mapping[Any, Any] | None) -> str:

@@ -21,6 +21,7 @@ from lcbench.estimate import estimate_bytes, estimate_seconds
 from lcbench.runner import Event, Setting, Tally
 from lcbench.suite import Cell
 from lcbench.tables import console, new_table, show_leaderboard, show_problems
+from lcbench.task import normalise
 
 if TYPE_CHECKING:
     from lcbench.conformance import Finding
@@ -122,7 +123,9 @@ class Progress:
                     f"Among them failed: {told}; --retry-failed measures those again."
                 )
         for method, error in {c.method: c.load_error for c in cells if c.load_error}.items():
-            self.console.print(Text(f"{method} cannot be loaded and is left out: {error}", "red"))
+            self.console.print(
+                Text(f"{method} cannot be loaded, its cells are failures: {error}", "red")
+            )
 
     def __enter__(self) -> Self:
         if self.console.is_terminal and self._left:
@@ -167,7 +170,7 @@ class Progress:
         self.console.print(line, soft_wrap=True)
 
     def _note_best(self, cell: Cell, row: Mapping[str, Any]) -> None:
-        share = (row["score"] - row["floor"]) / (row["ceiling"] - row["floor"])
+        share = normalise(row["score"], row["floor"], row["ceiling"])
         if share > self._best.get(str(cell.task), (float("-inf"), ""))[0]:
             text = f"{cell.task} {score_text(row)} {cell.method}"
             self._best[str(cell.task)] = (share, text)
@@ -176,7 +179,8 @@ class Progress:
         now = monotonic()
         elapsed = now - self._began
         parts: list[RenderableType] = []
-        for cell, began, note in self._running.values():
+        # Copies: this runs in the display's own thread.
+        for cell, began, note in list(self._running.values()):
             text = f"{now - began:10.0f} s  {cell.label:{self._label_width}}  {note}"
             parts.append(Text(text, style="cyan", no_wrap=True, overflow="ellipsis"))
         bar = Table.grid(padding=(0, 1))
@@ -188,15 +192,17 @@ class Progress:
         )
         parts.append(bar)
         if self._best:
-            parts.append(Text("best: " + " · ".join(t for _, t in self._best.values()), "green"))
+            parts.append(
+                Text("best: " + " · ".join(t for _, t in list(self._best.values())), "green")
+            )
         return Group(*parts)
 
     def _remaining(self, elapsed: float) -> float:
         """Seconds left: the estimate for what is left, corrected by how it held so far."""
-        left = sum(self._left.values())
+        left = sum(list(self._left.values()))
         under_way = sum(
             min(_weight(cell, self.jobs) * 0.9, monotonic() - began)
-            for cell, began, _ in self._running.values()
+            for cell, began, _ in list(self._running.values())
         )
         finished = self._planned - left
         if finished <= 0.05 * self._planned:

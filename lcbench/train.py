@@ -52,6 +52,10 @@ class Evaluation(NamedTuple):
     score_by_distance: list[float | None]
     """Accuracy where the evidence lies `[2**b, 2**(b+1))` tokens back."""
     count_by_distance: list[int]
+    score_by_example: list[float]
+    """In the order of the test stream: the same examples for every method with this seed."""
+    score_by_position: list[float | None]
+    """Where something is asked at `[2**b, 2**(b+1))` tokens from the start, position 0 with 1."""
     correct_bits: bytes | None
     """One bit an answer, in order, packed; None for a metric without right and wrong."""
 
@@ -156,7 +160,7 @@ def answers(model: Backbone, hidden: Tensor, targets: Tensor) -> Tensor:
 
 def to_device(array: IntArray, device: torch.device) -> Tensor:
     """A numpy array as a tensor on the device."""
-    return torch.from_numpy(array).to(device, non_blocking=True)
+    return torch.from_numpy(array).to(device)
 
 
 def _batches(task: Task, plan: TaskPlan, scope: dict[str, Any]) -> Iterator[Batch]:
@@ -183,6 +187,7 @@ class _Scores(NamedTuple):
     correct: np.ndarray
     example: np.ndarray
     distance: np.ndarray
+    position: np.ndarray
 
 
 @torch.no_grad()
@@ -247,6 +252,7 @@ def _score_batch(model: Backbone, batch: Batch, chunk: int, dtype: torch.dtype) 
                 (logits.argmax(-1) == wanted).cpu().numpy(),
                 np.nonzero(asked)[0],
                 np.zeros(asked.sum(), np.int64) if distances is None else distances,
+                np.nonzero(asked)[1] + start,
             )
         )
     return _joined(parts)
@@ -270,7 +276,9 @@ def _summarise(scores: _Scores, metric: Metric, num_examples: int) -> Evaluation
         per_example = (per_example == 1.0).astype(np.float64)
     score = float(per_example.mean() if metric == "exact_match" else value.mean())
     spread = float(per_example.std(ddof=1)) if num_examples > 1 else 0.0
-    by_distance, counts = _by_distance(scores)
+    known = scores.distance > 0
+    by_distance, counts = _by_octave(scores.distance[known], scores.correct[known])
+    by_position, _ = _by_octave(np.maximum(scores.position, 1), value)
     return Evaluation(
         score=score,
         score_se=spread / math.sqrt(num_examples),
@@ -278,18 +286,18 @@ def _summarise(scores: _Scores, metric: Metric, num_examples: int) -> Evaluation
         num_examples=num_examples,
         score_by_distance=by_distance,
         count_by_distance=counts,
+        score_by_example=per_example.tolist(),
+        score_by_position=by_position,
         correct_bits=None if metric == "bits_per_byte" else np.packbits(scores.correct).tobytes(),
     )
 
 
-def _by_distance(scores: _Scores) -> tuple[list[float | None], list[int]]:
-    known = scores.distance > 0
-    if not known.any():
+def _by_octave(at: np.ndarray, value: np.ndarray) -> tuple[list[float | None], list[int]]:
+    """Mean and number of the values in each bucket `[2**b, 2**(b+1))` of positive integers."""
+    if not len(at):
         return [], []
-    bucket = np.log2(scores.distance[known]).astype(np.int64)
+    bucket = np.log2(at).astype(np.int64)
     counts = np.bincount(bucket)
-    right = np.bincount(bucket, scores.correct[known])
-    return (
-        [float(r / n) if n else None for r, n in zip(right, counts, strict=True)],
-        [int(n) for n in counts],
-    )
+    sums = np.bincount(bucket, value)
+    means = [float(s / n) if n else None for s, n in zip(sums, counts, strict=True)]
+    return means, [int(n) for n in counts]

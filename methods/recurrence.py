@@ -93,6 +93,8 @@ class Recurrence(Method):
 
     def _by_distance(self, q: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and keys whose products are (q W_r R_d): W_r goes where it has less to do."""
+        if self.sinusoids.device != q.device and q.device.type != "mps":
+            self.sinusoids = self.sinusoids.to(q.device)
         table = self.sinusoids.to(q)  # [L, D]
         if q.size(2) > 1:
             return q, split_heads(self.distance(table), self.heads.num_heads)  # [H, L, K]

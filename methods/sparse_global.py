@@ -31,6 +31,7 @@ from lcbench.blocks import (
     masked_attention,
     owned,
     position_of,
+    positions_of,
     rotate,
     row_blocks,
     split_heads,
@@ -103,7 +104,7 @@ class SparseGlobal(Method):
         projected = (self.global_q(x[:, new]), self.global_k(x), self.global_v(x))
         q, k, v = (split_heads(part, self.heads.num_heads) for part in projected)
         if self.heads.rotary:
-            positions = torch.arange(position, position + x.size(1))
+            positions = positions_of(x, position)
             q, k = *rotate(q, positions=positions[new]), *rotate(k, positions=positions)
         return q, k, v
 

@@ -8,10 +8,17 @@ Shapes: B batch, T tokens, D width, H heads, K head width.
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from lcbench.blocks import Heads, KVCache, full_attention, grow_cache, position_of, sinusoids
+from lcbench.blocks import (
+    Heads,
+    KVCache,
+    full_attention,
+    grow_cache,
+    position_of,
+    positions_of,
+    sinusoids,
+)
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
 
 
@@ -35,8 +42,7 @@ class Vanilla(Method):
         """Mix the next T tokens: `[B, T, D]` to `[B, T, D]`, and all keys and values so far."""
         position = position_of(state, causal=self.shape.causal)
         if self.is_sinusoidal:
-            positions = torch.arange(position, position + x.size(1))
-            x = x + sinusoids(positions, x.size(2)).to(x)
+            x = x + sinusoids(positions_of(x, position), x.size(2)).to(x)
         q, k, v = self.heads.split(x, position)  # q [B, H, T, K]
         if not self.shape.causal:
             return self.heads.merge(full_attention(q, k, v, causal=False)), None

@@ -1,6 +1,7 @@
 """Minutes on two CPU cores: recall and real text at 512 tokens, cost up to 8,192.
 
-Small enough to try an idea over a coffee, large enough that a window of 64 keys cannot hide: most of the evidence in `mqar` lies farther back than two such layers can reach.
+Small enough to try an idea over a coffee, large enough that a window of 64 keys cannot hide: most
+of the evidence in `mqar` lies farther back than two such layers can reach.
 """
 
 from lcbench.suite import CostPlan, ModelPlan, Suite, TaskPlan

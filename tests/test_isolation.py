@@ -166,7 +166,50 @@ def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
         ("in '/a/b/c.py', line 3", "in 'c.py', line 3"),
         ("expected 1/2 of it", "expected 1/2 of it"),
         ("C:\\Users\\me\\x.py is gone", "x.py is gone"),
+        ("in [/home/me/x.py], a,/b/c/y.py", "in [x.py], a,y.py"),
+        ("file:/home/me/x.py", "file:x.py"),
+        ("~/secret/x.py", "x.py"),
     ],
 )
 def test_scrubbed_text_names_no_folder(text: str, expected: str) -> None:
     assert scrub(text) == expected
+
+
+def leave_a_child_behind(path: str, send: Send) -> int:
+    if os.fork() == 0:
+        time.sleep(600)
+    children = psutil.Process().children()
+    Path(path).write_text(str(children[0].pid))
+    return 1
+
+
+def kill_itself(send: Send) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class BoastError(Exception):
+    status = "ok"
+
+
+def boast(send: Send) -> None:
+    raise BoastError("all is well")
+
+
+def test_what_a_call_leaves_running_ends_with_it(tmp_path: Path) -> None:
+    assert call(leave_a_child_behind, str(tmp_path / "pid")).status == "ok"
+    left = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(left) and time.monotonic() < deadline:
+        if psutil.Process(left).status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.05)
+    assert not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_kill_from_outside_is_taken_for_want_of_memory() -> None:
+    verdict = call(kill_itself)
+    assert (verdict.status, verdict.exit_signal) == ("oom", "SIGKILL")
+
+
+def test_an_error_cannot_name_itself_a_success() -> None:
+    assert call(boast).status == "error"

@@ -255,11 +255,25 @@ def test_exponents_are_per_sequence_and_of_any_cost():
 def test_speed_and_memory_are_read_where_every_method_finished():
     rows = [
         *(
-            cost("train_step", c, vs_vanilla=1.0, peak_bytes=c * 100, num_params=9)
+            cost(
+                "train_step",
+                c,
+                vs_vanilla=1.0,
+                peak_bytes=c * 100,
+                num_params=9,
+                vanilla_peak_bytes=c * 100,
+            )
             for c in (512, 1024, 2048)
         ),
         *(
-            cost("train_step", c, vs_vanilla=c / 512, peak_bytes=c * 50, method="fast")
+            cost(
+                "train_step",
+                c,
+                vs_vanilla=c / 512,
+                peak_bytes=c * 50,
+                method="fast",
+                vanilla_peak_bytes=c * 100,
+            )
             for c in (512, 1024)
         ),
         cost("train_step", 2048, method="fast", status="oom"),

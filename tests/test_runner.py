@@ -184,3 +184,27 @@ def test_identity_comes_from_the_plan_not_from_the_process(tmp_path: Path) -> No
         assert row[name] == {**dataclasses.asdict(cell), "cell_id": cell.cell_id}[name]
     assert row["wall_s"] == 1.0
     assert row["device"] == "test"
+
+
+def test_two_runs_do_not_measure_into_one_folder_at_once(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, "smoke")
+    folder.prepare()
+    with (
+        folder.locked(),
+        pytest.raises(UsageError, match="another run is writing"),
+        Folder(tmp_path, "smoke").locked(),
+    ):
+        pass
+    with folder.locked():
+        pass
+
+
+def test_a_cell_file_that_cannot_be_read_is_not_thrown_away(tmp_path: Path) -> None:
+    cells = cells_of("vanilla")
+    folder = Folder(tmp_path, "smoke")
+    with pytest.raises(KeyboardInterrupt):
+        run(cells, folder, FakePool(limit=3))
+    torn = folder.cells / f"{cells[0].cell_id}.parquet"
+    torn.write_bytes(b"PAR1")
+    folder.seal(cells)
+    assert list(folder.cells.glob("*.parquet")) == [torn]

@@ -98,7 +98,7 @@ def test_an_id_does_not_depend_on_the_company_it_is_planned_in() -> None:
 
 
 def test_an_id_is_the_one_that_published_rows_hold() -> None:
-    assert plan()[0].cell_id == "4e88c0e5f87d89290ae8357d"
+    assert plan()[0].cell_id == "1ea05d81a0287dd62ac3e50c"
 
 
 @pytest.mark.parametrize(
