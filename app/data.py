@@ -12,6 +12,7 @@ import streamlit as st
 from lcbench import ranking, store
 from lcbench.app import charts, launch
 from lcbench.paths import local_results, published_results
+from lcbench.plans import suite_plan
 
 COLUMNS = list(
     dict.fromkeys([*store.ROW_KEY, *ranking.COLUMNS, "tokens_per_s", "stage", "error", "wall_s"])
@@ -85,7 +86,7 @@ def _load(stamp: Stamp, paths: tuple[str, ...]) -> Results:
     rows = store.latest(read.frame)
     problems = [(str(path), reason) for path, reason in read.problems]
     rows, refused = _with_readable_configs(rows)
-    board = ranking.leaderboard(rows)
+    board = ranking.leaderboard(rows, suite_plan(rows))
     board["label"] = ranking.entry_labels(board)
     return Results(stamp, rows, problems + refused, board, charts.method_styles(board))
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lcbench import ranking
+from lcbench.plans import suite_plan
 
 MOST_PROBLEMS = 5
 PIPE_WIDTH = 160
@@ -38,9 +39,9 @@ BOARD_COLUMNS = (
 """What of `ranking.leaderboard` fits a terminal."""
 
 
-def show_leaderboard(frame: pd.DataFrame, out: Console) -> None:
+def show_leaderboard(frame: pd.DataFrame, out: Console, plan: pd.DataFrame | None) -> None:
     """Print a board for each suite and kind of device, and the scores it is made of."""
-    board = ranking.leaderboard(frame)
+    board = ranking.leaderboard(frame, plan)
     if board.empty:
         out.print("No results yet. [bold]lcbench run --method all[/] makes some.")
         return
@@ -178,9 +179,9 @@ def show_leaderboard_as(
     """Print the leaderboard as a table, Markdown, CSV or JSON; problems go to standard error."""
     show_problems(problems, Console(stderr=True))
     if form == "table":
-        show_leaderboard(frame, console())
+        show_leaderboard(frame, console(), suite_plan(frame))
         return
-    board = ranking.leaderboard(frame)
+    board = ranking.leaderboard(frame, suite_plan(frame))
     if form == "csv":
         print(board.to_csv(index=False), end="")  # noqa: T201 -- data for a pipe
     elif form == "json":

@@ -250,7 +250,7 @@ def show_results(
 ) -> None:
     """Print the leaderboard of a run and what to do next."""
     out = console()
-    show_leaderboard(frame, out)
+    show_leaderboard(frame, out, plan=None)  # what this run asked for is all there is
     show_problems(problems, out)
     statuses = ", ".join(f"{n} {status}" for status, n in sorted(tally.statuses.items()))
     told = (

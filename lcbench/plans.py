@@ -1,0 +1,40 @@
+"""What a suite asks of every method, as the plan that ranking counts by."""
+
+import pandas as pd
+
+from lcbench import ranking, registry
+from lcbench.config import UsageError
+from lcbench.registry import PluginError
+
+
+def suite_plan(frame: pd.DataFrame) -> pd.DataFrame | None:
+    """The plan of the suites in a frame: their tasks and contexts, for the seeds anyone tried.
+
+    With it a variant of a task, or a context beyond the suite's, that one method tried changes
+    nobody's quality. A suite that is not installed, or of which nothing planned was tried, counts by what its
+    rows tried.
+
+    Returns:
+        A frame with `ranking.PLAN`, or None where there are no quality rows.
+    """
+    tried = frame[frame["kind"] == "quality"][ranking.PLAN].drop_duplicates()
+    parts: list[pd.DataFrame] = []
+    for suite, rows in tried.groupby("suite"):
+        asked = _asked(str(suite))
+        seeds = rows[["seed"]].drop_duplicates()
+        planned = asked.merge(seeds, how="cross").assign(suite=suite)[ranking.PLAN]
+        overlap = planned.merge(rows.astype(planned.dtypes.to_dict()), on=ranking.PLAN)
+        parts.append(rows if overlap.empty else planned)
+    return pd.concat(parts, ignore_index=True) if parts else None
+
+
+def _asked(name: str) -> pd.DataFrame:
+    """Task, config, trained context and context of all that a suite asks."""
+    places: list[tuple[str, str, int, int]] = []
+    try:
+        for plan in registry.load_suite(name).tasks:
+            config = registry.load_task(plan.task).config().override(plan.config).canonical()
+            places += [(plan.task, config, plan.train_context, c) for c in plan.contexts]
+    except (UsageError, PluginError):
+        places = []
+    return pd.DataFrame(places, columns=["task", "task_config", "train_context", "context"])
