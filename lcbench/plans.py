@@ -11,8 +11,8 @@ def suite_plan(frame: pd.DataFrame) -> pd.DataFrame | None:
     """The plan of the suites in a frame: their tasks and contexts, for the seeds anyone tried.
 
     With it a variant of a task, or a context beyond the suite's, that one method tried changes
-    nobody's quality. A suite that is not installed, or of which nothing planned was tried, counts by what its
-    rows tried.
+    nobody's quality. A suite that is not installed, or of which nothing planned was tried, counts
+    by what its rows tried.
 
     Returns:
         A frame with `ranking.PLAN`, or None where there are no quality rows.
