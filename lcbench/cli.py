@@ -325,7 +325,7 @@ def _run_and_show(
     read = store.read_rows([folder.path])
     planned = {cell.cell_id for cell in cells}
     frame = store.latest(read.frame[read.frame["cell_id"].isin(planned)])
-    terminal.show_results(frame, read.problems, tally, folder.path)
+    terminal.show_results(frame, read.problems, tally, folder.path, progress.elapsed_s)
     if frame["status"].isin(FAILED).any():
         sys.exit(1)
 

@@ -127,6 +127,11 @@ class Progress:
                 Text(f"{method} cannot be loaded, its cells are failures: {error}", "red")
             )
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run began to measure."""
+        return monotonic() - self._began
+
     def __enter__(self) -> Self:
         if self.console.is_terminal and self._left:
             self._live.start()
@@ -246,16 +251,19 @@ def say_interrupted(done: int, total: int, folder: Path) -> None:
 
 
 def show_results(
-    frame: pd.DataFrame, problems: Sequence[tuple[Path, str]], tally: Tally, folder: Path
+    frame: pd.DataFrame,
+    problems: Sequence[tuple[Path, str]],
+    tally: Tally,
+    folder: Path,
+    elapsed_s: float,
 ) -> None:
     """Print the leaderboard of a run and what to do next."""
     out = console()
     show_leaderboard(frame, out, plan=None)  # what this run asked for is all there is
     show_problems(problems, out)
     statuses = ", ".join(f"{n} {status}" for status, n in sorted(tally.statuses.items()))
-    told = (
-        f"Measured {tally.measured} cells ({statuses})" if tally.measured else "Nothing to measure"
-    )
+    took = f"Measured {tally.measured} cells in {duration(elapsed_s)} ({statuses})"
+    told = took if tally.measured else "Nothing to measure"
     out.print(f"\n{told}; {tally.kept} were there before. Results: {tally.sealed or folder}")
     out.print(
         "Next: [bold]lcbench app[/] opens them in a browser;"
