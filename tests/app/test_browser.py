@@ -139,8 +139,6 @@ def test_every_page_draws_its_chart_and_follows_a_link(tab: Any):
         tab.wait_for_url(f"**/{path}*")
         tab.get_by_role("heading", name=link).wait_for()
         tab.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for()
-    tab.go_back()
-    tab.get_by_role("heading", name="Trade-off").wait_for()
     tab.goto("/scaling?quantity=Peak+memory&step=Prefill")
     tab.get_by_text("Peak memory, bytes").wait_for()
     legend = tab.locator(".js-plotly-plot .legendtext").all_text_contents()
