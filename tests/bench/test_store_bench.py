@@ -31,12 +31,15 @@ def quality() -> pd.DataFrame:
         task_version=1,
         task_config="{}",
         train_context=512,
+        dtype="float32",
         score=np.random.default_rng(0).random(len(rows)),
         floor=0.1,
         ceiling=1.0,
         score_se=0.01,
         score_by_distance=buckets,
         count_by_distance=[[10] * 12] * len(rows),
+        score_by_example=[[0.5] * 64] * len(rows),
+        score_by_position=buckets,
         correct_bits=b"\0" * 64,
     )
 
@@ -48,7 +51,9 @@ def costs() -> pd.DataFrame:
     return rows.assign(
         step_ms=rows["context"] * 1e-3,
         vs_vanilla=1.5,
+        dtype="float32",
         peak_bytes=rows["context"] * 10,
+        vanilla_peak_bytes=rows["context"] * 10,
         state_bytes=rows["context"] * 4,
         timings_ns=[[10**6] * 50] * len(rows),
     )
