@@ -18,6 +18,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lcbench import ranking
+from lcbench.suite import ANCHOR
 
 PALETTE = ("#264aff", "#e67300", "#4c9959", "#b200b2", "#2693ff", "#cc0022")
 ANCHOR_COLOR = "#6f7b8a"
@@ -111,13 +112,13 @@ def trade_off_axes() -> dict[str, Axis]:
 
 def method_styles(board: pd.DataFrame) -> dict[str, Style]:
     """A style for each label: colours by method, dashes and symbols by config too."""
-    methods = sorted(set(board["method"]) - {ranking.ANCHOR})
+    methods = sorted(set(board["method"]) - {ANCHOR})
     symbols = list(SYMBOLS)
     entries = board.drop_duplicates("label").sort_values("label")
     variants = entries.groupby("method").cumcount()
     styles: dict[str, Style] = {}
     for label, method, variant in zip(entries["label"], entries["method"], variants, strict=True):
-        number = methods.index(method) + 1 if method != ranking.ANCHOR else 0
+        number = methods.index(method) + 1 if method != ANCHOR else 0
         styles[label] = Style(
             PALETTE[(number - 1) % len(PALETTE)] if number else ANCHOR_COLOR,
             symbols[(number + variant) % len(symbols)],

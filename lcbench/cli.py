@@ -242,6 +242,7 @@ def run(
     that a method failed; running out of memory or time is a measurement, not a failure.
     """
     from lcbench import registry, runner, terminal
+    from lcbench.paths import local_results
     from lcbench.suite import plan_cells
 
     requests = _read_methods(method)
@@ -273,17 +274,11 @@ def run(
     if dry_run:
         terminal.show_plan(cells, parallel, cores)
         return
-    folder = runner.Folder(results or _local_results(), name)
+    folder = runner.Folder(results or local_results(), name)
     folder.prepare()
     with folder.locked():
         finished = _finished(folder, cells, fresh=fresh, retry_failed=retry_failed)
         _run_and_show(cells, folder, setting, parallel, finished)
-
-
-def _local_results() -> Path:
-    from lcbench.paths import local_results
-
-    return local_results()
 
 
 def _finished(

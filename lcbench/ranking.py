@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from lcbench.config import digest
 from lcbench.store import REQUIRED_OF_QUALITY, STATUSES, latest
 
-ANCHOR = "vanilla"
-"""The method that speed and memory are relative to."""
 KEEPS = 0.85
 """Share of its trained-context score that a method keeps within its effective context."""
 SOLVED = 0.95

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from lcbench.estimate import estimate_bytes, estimate_seconds
 from lcbench.runner import Event, Setting, Tally
-from lcbench.suite import Cell
+from lcbench.suite import ANCHOR, Cell
 from lcbench.tables import console, new_table, show_leaderboard, show_problems
 from lcbench.task import normalise
 
@@ -72,7 +72,7 @@ def outcome_text(rows: Sequence[Mapping[str, Any]]) -> str:
         contexts = " / ".join(f"{row['context']:,}" for row in rows)
         return f"{scores} {unit} at {contexts}, {floor_text(first)}"
     text = f"{first['tokens_per_s']:,.0f} tokens/s"
-    if first["method"] != "vanilla":
+    if first["method"] != ANCHOR:
         text += f", {first['vs_vanilla']:.2f}× vanilla"
     if first.get("peak_bytes") is not None:
         text += f", peak {size(first['peak_bytes'])}"
