@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -145,7 +146,7 @@ def _fields(config: Config) -> list[str]:
     return lines
 
 
-def _example(task: Task, batch: Batch) -> str:
+def _example(task: Task[Any], batch: Batch) -> str:
     """The first example of a batch, with evidence and asked positions marked."""
     inputs, targets = batch.inputs[0], batch.targets[0]
     asked = targets != IGNORE
@@ -162,7 +163,7 @@ def _example(task: Task, batch: Batch) -> str:
     )
 
 
-def _answers(task: Task, batch: Batch) -> list[str]:
+def _answers(task: Task[Any], batch: Batch) -> list[str]:
     inputs, targets = batch.inputs[0], batch.targets[0]
     asked = np.nonzero(targets != IGNORE)[0]
     if len(asked) == len(targets):

@@ -160,7 +160,7 @@ class _Quality:
             for context in self.plan.contexts
         ]
 
-    def task(self, split: Split) -> Task:
+    def task(self, split: Split) -> Task[Any]:
         """The task's examples of one split."""
         return self.task_spec.build(self.task_config, split)
 
@@ -211,7 +211,7 @@ class _Quality:
         )
         return model
 
-    def evaluate(self, model: Backbone, task: Task, context: int) -> Evaluation:
+    def evaluate(self, model: Backbone, task: Task[Any], context: int) -> Evaluation:
         """Scores at one context, on the task's own split."""
         return evaluate(
             model,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ IGNORE = -100
 Split = Literal["train", "validation", "test"]
 Metric = Literal["accuracy", "exact_match", "bits_per_byte"]
 IntArray = NDArray[np.int64]
+Solver = Callable[[IntArray], NDArray[Any]]
+"""From inputs `[B, T]` to predictions `[B, T]`, or for `bits_per_byte` to log2 probabilities
+`[B, T, vocab_size]`."""
 
 
 class Batch(NamedTuple):
@@ -34,10 +37,13 @@ class TaskConfig(Config):
     """Base of a task's configuration."""
 
 
-class Task:
+ConfigT = TypeVar("ConfigT", bound=TaskConfig)
+
+
+class Task(Generic[ConfigT]):
     """A source of examples for one split; whatever is random comes from the generator given."""
 
-    def __init__(self, config: Any, split: Split) -> None:
+    def __init__(self, config: ConfigT, split: Split) -> None:
         self.config = config
         self.split: Split = split
 
@@ -58,6 +64,13 @@ class Task:
         """Score of the best trivial solver at this context, in the task's metric."""
         raise NotImplementedError(f"{type(self).__name__} does not define floor")
 
+    def solvers(self) -> dict[str, Solver]:
+        """The trivial solvers, of which the floor is the best, by name.
+
+        A synthetic task has one more, `oracle`: a reader that never fails.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define solvers")
+
     def data_hash(self) -> str | None:
         """Hash of the real data the examples come from, or None for a synthetic task."""
         return None
@@ -75,7 +88,7 @@ class TaskSpec:
         ValueError: An empty title or description, or a version below one.
     """
 
-    build: Callable[[Any, Split], Task]
+    build: Callable[[Any, Split], Task[Any]]
     config: type[TaskConfig]
     title: str
     family: str

@@ -76,7 +76,7 @@ def learning_rate_at(peak: float, step: int, steps: int) -> float:
 
 def train(
     model: Backbone,
-    task: Task,
+    task: Task[Any],
     plan: TaskPlan,
     scope: dict[str, Any],
     *,
@@ -163,7 +163,7 @@ def to_device(array: IntArray, device: torch.device) -> Tensor:
     return torch.from_numpy(array).to(device)
 
 
-def _batches(task: Task, plan: TaskPlan, scope: dict[str, Any]) -> Iterator[Batch]:
+def _batches(task: Task[Any], plan: TaskPlan, scope: dict[str, Any]) -> Iterator[Batch]:
     """Training batches, each drawn in a thread while the one before it is trained on."""
 
     def draw(step: int) -> Batch:
@@ -193,7 +193,7 @@ class _Scores(NamedTuple):
 @torch.no_grad()
 def evaluate(
     model: Backbone,
-    task: Task,
+    task: Task[Any],
     metric: Metric,
     scope: dict[str, Any],
     *,

@@ -15,12 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lcbench.attention import Block, block_size, blockwise
 from lcbench.blocks import (
-    Block,
     Heads,
     WindowCache,
-    block_size,
-    blockwise,
     extend_window,
     position_of,
     sinusoids,

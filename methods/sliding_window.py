@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lcbench.blocks import Heads, WindowCache, banded_attention, extend_window, position_of
+from lcbench.attention import banded_attention
+from lcbench.blocks import Heads, WindowCache, extend_window, position_of
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
 
 

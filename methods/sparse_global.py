@@ -15,25 +15,27 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lcbench.blocks import (
+from lcbench.attention import (
     Block,
-    Heads,
-    KVCache,
-    WindowCache,
     additive,
     band_blocks,
     block_size,
     blockwise,
-    extend_window,
     full_attention,
     fused_attention,
-    grow_cache,
     masked_attention,
+    row_blocks,
+)
+from lcbench.blocks import (
+    Heads,
+    KVCache,
+    WindowCache,
+    extend_window,
+    grow_cache,
     owned,
     position_of,
     positions_of,
     rotate,
-    row_blocks,
     split_heads,
 )
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper

@@ -10,10 +10,10 @@ from typing import Literal
 
 from torch import Tensor
 
+from lcbench.attention import full_attention
 from lcbench.blocks import (
     Heads,
     KVCache,
-    full_attention,
     grow_cache,
     position_of,
     positions_of,

@@ -1,21 +1,10 @@
-"""The blocks against their definitions: attention in linear memory, caches, positions."""
-
-import math
+"""Heads, caches and positions against their definitions."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from lcbench import blocks
-from lcbench.blocks import (
-    Heads,
-    KVCache,
-    banded_attention,
-    extend_window,
-    full_attention,
-    grow_cache,
-    rotate,
-)
+from lcbench.blocks import Heads, KVCache, extend_window, grow_cache, rotate
 from lcbench.method import ModelShape, state_bytes
 
 
@@ -23,78 +12,6 @@ def rows(count: int, *, seed: int = 0, width: int = 8, dtype=torch.float64) -> T
     """`[2, 3, count, width]`."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(2, 3, count, width, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def inputs(queries: int, keys: int) -> list[Tensor]:
-    counts = (queries, keys, keys)
-    return [rows(count, seed=seed).requires_grad_() for seed, count in enumerate(counts)]
-
-
-def dense(q: Tensor, k: Tensor, v: Tensor, window: int | None, causal: bool) -> Tensor:
-    behind = torch.arange(k.size(2) - q.size(2), k.size(2))[:, None] - torch.arange(k.size(2))
-    visible = (behind >= 0) if causal else torch.ones_like(behind).bool()
-    if window is not None:
-        visible = visible & (behind.abs() < window)
-    scores = (q @ k.mT / math.sqrt(q.size(-1))).masked_fill(~visible, -math.inf)
-    return torch.softmax(scores, -1) @ v
-
-
-def assert_same(actual: Tensor, expected: Tensor, leaves: list[Tensor]) -> None:
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
-    weight = rows(actual.size(2), seed=9)
-    gradients = [torch.autograd.grad((y * weight).sum(), leaves) for y in (actual, expected)]
-    for got, wanted in zip(*gradients, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 9), (7, 7), (3, 20), (130, 140)])
-@pytest.mark.parametrize("causal", [True, False])
-def test_full_attention(queries, keys, causal) -> None:
-    leaves = inputs(queries, keys)
-    expected = dense(*leaves, window=None, causal=causal)
-    assert_same(full_attention(*leaves, causal=causal), expected, leaves)
-
-
-@pytest.mark.parametrize("path", ["chosen", "_banded_in_blocks", "_banded_in_one_call"])
-@pytest.mark.parametrize(
-    ("window", "queries", "keys", "causal"),
-    [
-        *[(1, 9, 9, True), (5, 4, 4, True), (5, 67, 67, True), (5, 1, 40, True)],
-        *[(64, 130, 193, True), (16, 300, 315, True), (70, 401, 401, True), (3, 5, 200, True)],
-        *[(1, 9, 9, False), (5, 4, 4, False), (5, 67, 67, False), (70, 401, 401, False)],
-    ],
-)
-def test_banded_attention(path, window, queries, keys, causal) -> None:
-    leaves = inputs(queries, keys)
-    if path == "chosen":
-        y = banded_attention(*leaves, window=window, causal=causal)
-    else:
-        y = getattr(blocks, path)(*leaves, window - 1, 0 if causal else window - 1)
-    assert_same(y, dense(*leaves, window=window, causal=causal), leaves)
-
-
-def test_banded_gradients_in_bfloat16_are_as_good_as_dense_ones() -> None:
-    exact = inputs(700, 700)
-    rounded = [leaf.detach().bfloat16().requires_grad_() for leaf in exact]
-    weight = rows(700, seed=9)
-
-    def gradients(y: Tensor, leaves: list[Tensor]) -> list[Tensor]:
-        found = torch.autograd.grad((y * weight.to(y.dtype)).sum(), leaves)
-        return [y.detach().double(), *(part.double() for part in found)]
-
-    truth = gradients(dense(*exact, window=16, causal=True), exact)
-    coarse = gradients(dense(*rounded, window=16, causal=True), rounded)
-    ours = gradients(banded_attention(*rounded, window=16), rounded)
-    for right, naive, got in zip(truth, coarse, ours, strict=True):
-        assert (got - right).norm() < 1.2 * (naive - right).norm()
-
-
-def test_blockwise_works_in_the_dtype_of_its_inputs_under_autocast() -> None:
-    q, k, v = (rows(300, seed=seed, dtype=torch.bfloat16).requires_grad_() for seed in range(3))
-    with torch.autocast("cpu", torch.bfloat16):
-        y = banded_attention(q, k, v, window=16)
-    y.float().sum().backward()
-    assert y.dtype == q.grad.dtype == torch.bfloat16
 
 
 def test_window_cache_owns_exactly_what_it_keeps() -> None:

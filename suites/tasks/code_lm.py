@@ -5,14 +5,13 @@ their uses. Files are split, not windows, so no test file is trained on.
 """
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lcbench.corpus import load_corpus
-from lcbench.task import Batch, IntArray, Split, Task, TaskConfig, TaskSpec
+from lcbench.task import Batch, IntArray, Solver, Split, Task, TaskConfig, TaskSpec
 
 NUM_BYTES = 256
 SEPARATOR = b"\0"
@@ -26,7 +25,7 @@ class Config(TaskConfig):
     """Nothing to choose: the text is what the interpreter brings."""
 
 
-class CodeLM(Task):
+class CodeLM(Task[Config]):
     """A window starts anywhere in the split's text; every position is scored."""
 
     @property
@@ -58,7 +57,7 @@ class CodeLM(Task):
         """SHA-256 over the paths and contents of the library's files."""
         return load_corpus().data_hash
 
-    def solvers(self) -> dict[str, Callable[[IntArray], NDArray[np.float64]]]:
+    def solvers(self) -> dict[str, Solver]:
         """The trivial solver, from inputs `[B, T]` to log2 probabilities `[B, T, 256]`."""
 
         def unigram(inputs: IntArray) -> NDArray[np.float64]:

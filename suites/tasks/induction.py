@@ -6,13 +6,12 @@ selective state spaces", arXiv:2312.00752, section 4.1.2, train at 256 tokens an
 Changed: tokens are dealt evenly, so that no token of the context is a better guess than another.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from lcbench.sampling import ask
-from lcbench.task import Batch, IntArray, Split, Task, TaskConfig, TaskSpec
+from lcbench.task import Batch, IntArray, Solver, Task, TaskConfig, TaskSpec
 
 MARK = 0
 
@@ -29,12 +28,8 @@ class Config(TaskConfig):
             raise ValueError(f"vocab_size must be at least 3, got {self.vocab_size}")
 
 
-class Induction(Task):
+class Induction(Task[Config]):
     """Distance is counted from the second mark back to the token after the first."""
-
-    def __init__(self, config: Config, split: Split) -> None:
-        super().__init__(config, split)
-        self.config: Config = config
 
     @property
     def vocab_size(self) -> int:
@@ -65,7 +60,7 @@ class Induction(Task):
         tokens, kinds = context - 2, self.vocab_size - 1
         return -(-tokens // kinds) / tokens
 
-    def solvers(self) -> dict[str, Callable[[IntArray], IntArray]]:
+    def solvers(self) -> dict[str, Solver]:
         """A reader that never fails and the trivial ones, from inputs to predictions `[B, T]`."""
 
         def oracle(inputs: IntArray) -> IntArray:

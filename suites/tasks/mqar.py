@@ -7,13 +7,12 @@ Left out: several passes.
 Shapes: B batch, T tokens, N pairs.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from lcbench.sampling import ask, distinct
-from lcbench.task import Batch, IntArray, Split, Task, TaskConfig, TaskSpec
+from lcbench.task import Batch, IntArray, Solver, Task, TaskConfig, TaskSpec
 
 FILLER = 0
 
@@ -46,12 +45,8 @@ class Config(TaskConfig):
             raise ValueError(f"power_a must be above 0, got {self.power_a}")
 
 
-class MQAR(Task):
+class MQAR(Task[Config]):
     """Distance is counted from the query back to the value it asks for."""
-
-    def __init__(self, config: Config, split: Split) -> None:
-        super().__init__(config, split)
-        self.config: Config = config
 
     @property
     def vocab_size(self) -> int:
@@ -84,7 +79,7 @@ class MQAR(Task):
         """Any one value of the context, for every query: each is asked once, so 1 / N."""
         return 1 / self.config.num_pairs
 
-    def solvers(self) -> dict[str, Callable[[IntArray], IntArray]]:
+    def solvers(self) -> dict[str, Solver]:
         """A reader that never fails and the trivial ones, from inputs to predictions `[B, T]`."""
         prefix = 2 * self.config.num_pairs
 

@@ -6,13 +6,12 @@ uniformly, and which keys are updated is drawn.
 Shapes: B batch, T tokens, N pairs, U updates.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from lcbench.sampling import ask, distinct
-from lcbench.task import Batch, IntArray, Split, Task, TaskConfig, TaskSpec
+from lcbench.task import Batch, IntArray, Solver, Task, TaskConfig, TaskSpec
 
 FILLER = 0
 
@@ -46,12 +45,8 @@ class Config(TaskConfig):
             )
 
 
-class MQARUpdate(Task):
+class MQARUpdate(Task[Config]):
     """Distance is counted from the query back to the value that counts."""
-
-    def __init__(self, config: Config, split: Split) -> None:
-        super().__init__(config, split)
-        self.config: Config = config
 
     @property
     def vocab_size(self) -> int:
@@ -90,7 +85,7 @@ class MQARUpdate(Task):
         num_pairs = self.config.num_pairs
         return max(1, num_pairs - self.config.num_updates) / num_pairs
 
-    def solvers(self) -> dict[str, Callable[[IntArray], IntArray]]:
+    def solvers(self) -> dict[str, Solver]:
         """A reader that never fails and the trivial ones, from inputs to predictions `[B, T]`."""
         first, prefix = 2 * self.config.num_pairs, self._prefix
 

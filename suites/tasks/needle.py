@@ -7,14 +7,13 @@ example, and several keys are hidden, so that a query must be matched and not ju
 Shapes: B batch, T tokens, N needles.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from lcbench.sampling import ask, distinct
-from lcbench.task import Batch, IntArray, Split, Task, TaskConfig, TaskSpec
+from lcbench.task import Batch, IntArray, Solver, Task, TaskConfig, TaskSpec
 
 ASK = 0
 PERIOD = 16
@@ -50,12 +49,8 @@ class Config(TaskConfig):
         return (self.vocab_size - 1) // 3
 
 
-class Needle(Task):
+class Needle(Task[Config]):
     """Distance is counted from the asked key back to the value of its needle."""
-
-    def __init__(self, config: Config, split: Split) -> None:
-        super().__init__(config, split)
-        self.config: Config = config
 
     @property
     def vocab_size(self) -> int:
@@ -94,7 +89,7 @@ class Needle(Task):
         """Any one value of the context, for every query: each is asked once, so 1 / N."""
         return 1 / self.config.num_needles
 
-    def solvers(self) -> dict[str, Callable[[IntArray], IntArray]]:
+    def solvers(self) -> dict[str, Solver]:
         """A reader that never fails and the trivial ones, from inputs to predictions `[B, T]`."""
         num_needles, third = self.config.num_needles, self.config.third
 

@@ -8,13 +8,12 @@ Shapes: B batch, T tokens, N tokens to copy.
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from lcbench.sampling import ask, distinct
-from lcbench.task import Batch, IntArray, Split, Task, TaskConfig, TaskSpec
+from lcbench.task import Batch, IntArray, Solver, Task, TaskConfig, TaskSpec
 
 BLANK, COPY = 0, 1
 NUM_MARKS = 2
@@ -36,12 +35,8 @@ class Config(TaskConfig):
             raise ValueError(f"vocab_size must be at least {NUM_MARKS + 2}, got {self.vocab_size}")
 
 
-class SelectiveCopy(Task):
+class SelectiveCopy(Task[Config]):
     """Distance is counted from the i-th mark back to the i-th token."""
-
-    def __init__(self, config: Config, split: Split) -> None:
-        super().__init__(config, split)
-        self.config: Config = config
 
     @property
     def vocab_size(self) -> int:
@@ -73,7 +68,7 @@ class SelectiveCopy(Task):
         """The most frequent token of the context, at every mark."""
         return _mean_largest_share(self.config.num_tokens, self.vocab_size - NUM_MARKS)
 
-    def solvers(self) -> dict[str, Callable[[IntArray], IntArray]]:
+    def solvers(self) -> dict[str, Solver]:
         """A reader that never fails and the trivial ones, from inputs to predictions `[B, T]`."""
         num_tokens = self.config.num_tokens
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lcbench import registry
-from lcbench.blocks import banded_attention
+from lcbench.attention import banded_attention
 from lcbench.measure import Workload, measure_memory, time_alternating
 from lcbench.method import ModelShape
 
