@@ -24,8 +24,8 @@ from lcbench.attention import (
     blockwise,
     full_attention,
     fused_attention,
-    masked_attention,
     row_blocks,
+    softmax_blocks,
 )
 from lcbench.blocks import (
     Heads,
@@ -121,22 +121,22 @@ class SparseGlobal(Method):
         blocks: list[Block] = []
         for rows, keys in band_blocks(q.size(2), k.size(2), size, left=left, right=right):
             seen = slice(0, (position + rows.stop) // self.every if causal else num_columns)
-            blocks.append(Block(rows, (rows, keys, keys, seen, seen)))
+            blocks.append(Block(rows, (seen, keys)))
         ahead = torch.arange(size + left + right) - torch.arange(size)[:, None]
         band = additive((ahead >= 0) & (ahead <= left + right), q.dtype).to(q.device)
         first_key = position + q.size(2) - k.size(2)
 
-        def core(
-            block: Block, q: Tensor, k: Tensor, v: Tensor, column_k: Tensor, column_v: Tensor
-        ) -> Tensor:
-            row, key = position + block.rows.start, first_key + block.reads[1].start
-            in_band = band[: q.size(1), key - row + left :][:, : k.size(1)]
-            mask = self._mask(in_band, row, key, column_k.size(1))
-            k, v = torch.cat((column_k, k), 1), torch.cat((column_v, v), 1)
-            return masked_attention(q, k, v, mask)
+        def mask(block: Block) -> Tensor:
+            rows, (seen, keys) = block
+            row, key = position + rows.start, first_key + keys.start
+            in_band = band[: rows.stop - rows.start, key - row + left :][
+                :, : keys.stop - keys.start
+            ]
+            return self._mask(in_band, row, key, seen.stop)
 
-        parts = (part.flatten(0, 1) for part in (q, k, v, column_k, column_v))
-        return blockwise(core, blocks, *parts).view_as(q)
+        q, k, v, *columns = (part.flatten(0, 1) for part in (q, k, v, column_k, column_v))
+        y = softmax_blocks(q, [(columns[0], columns[1]), (k, v)], blocks, mask)
+        return y.unflatten(0, (-1, self.heads.num_heads))
 
     def _mask(self, in_band: Tensor, row: int, key: int, num_columns: int) -> Tensor:
         """What rows from `row` on may add to their scores of the globals, then of keys from `key`.
