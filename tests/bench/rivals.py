@@ -1,7 +1,7 @@
 """Cores and layers beside what their users would otherwise reach for, in alternation, in one run.
 
     pip install -c constraints.txt -e '.[oracles]'
-    python tests/bench/rivals.py [CONTEST ...] [--device cuda] [--dtype bfloat16] [--contexts 4096,16384]
+    python tests/bench/rivals.py [CONTEST ...] [--device cuda] [--dtype bfloat16] [--contexts 4096]
 
 B 1, H 8, K 64. Every figure is a ratio: the rival's median time over ours, both sides timed A B B A
 on fresh inputs. Rivals compute in the same dtype on the same device; a compiled one is compiled
@@ -59,7 +59,7 @@ class Side(NamedTuple):
     note: str = ""
 
 
-class Absent(Exception):
+class AbsentError(Exception):
     """A rival that cannot be measured here, and why."""
 
 
@@ -164,7 +164,7 @@ def longformer_module(setting: Setting) -> Any:
         from transformers import LongformerConfig
         from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
     except ImportError:
-        raise Absent("transformers is not installed") from None
+        raise AbsentError("transformers is not installed") from None
     config = LongformerConfig(
         hidden_size=D_MODEL,
         num_attention_heads=HEADS,
@@ -196,7 +196,7 @@ def local_attention(setting: Setting) -> Side:
     try:
         from local_attention import LocalAttention
     except ImportError:
-        raise Absent("local-attention is not installed") from None
+        raise AbsentError("local-attention is not installed") from None
     module = LocalAttention(
         dim=WIDTH,
         window_size=WINDOW,
@@ -237,8 +237,8 @@ def flex_window(setting: Setting, *, mask_inside: bool = False) -> Side:
     try:
         with torch.no_grad():
             call(*inputs)
-    except Exception as error:  # a compiler that is not there fails in its own ways
-        raise Absent(f"FlexAttention does not compile here: {type(error).__name__}") from None
+    except Exception as error:  # noqa: BLE001 - a compiler that is missing fails in its own ways
+        raise AbsentError(f"FlexAttention does not compile here: {type(error).__name__}") from None
     note = f"compiled in {time.perf_counter() - began:.0f} s"
     on_cuda = setting.device.type == "cuda"
     name = "FlexAttention" + (", mask built inside" if mask_inside else "")
@@ -248,7 +248,7 @@ def flex_window(setting: Setting, *, mask_inside: bool = False) -> Side:
 def dense_band(setting: Setting) -> Side:
     """SDPA with the band as a mask: what one writes first."""
     if setting.tokens > 16_384:
-        raise Absent("its mask would take over 256 MiB")
+        raise AbsentError("its mask would take over 256 MiB")
     row = torch.arange(setting.tokens, device=setting.device)
     behind = row[:, None] - row
     mask = (behind >= 0) & (behind < WINDOW)
@@ -289,31 +289,54 @@ def our_recurrence(setting: Setting) -> Side:
     return layer(setting, "recurrence", segment=str(SEGMENT), memory=str(SEGMENT))
 
 
-def xlnet(setting: Setting) -> Side:
-    """XLNet's layer segment by segment: the Transformer-XL attention that transformers still has.
+def transformer_xl(setting: Setting) -> Side:
+    """Hugging Face's Transformer-XL layer, segment by segment; 4.47.1 is the last that has it."""
+    try:
+        from transformers.models.deprecated.transfo_xl import modeling_transfo_xl
+    except ImportError:
+        raise AbsentError("transformers is not installed, or newer than 4.47.1") from None
+    module = modeling_transfo_xl.RelPartialLearnableMultiHeadAttn(
+        HEADS, D_MODEL, WIDTH, 0.0, r_w_bias=None, r_r_bias=None
+    )
+    for name in ("r_w_bias", "r_r_bias"):
+        nn.init.zeros_(getattr(module, name))
+    module = module.to(setting.device, setting.dtype)
 
-    Its last Transformer-XL took 1.0 to 1.7 times as long (transformers 4.47.1, same shape).
-    """
+    def step(x: Tensor, memory: Tensor | None) -> Tensor:
+        keys = x.size(0) + (0 if memory is None else memory.size(0))
+        future = torch.ones(x.size(0), keys, device=x.device).triu(keys - x.size(0) + 1).bool()
+        distances = torch.arange(keys - 1, -1, -1)
+        return module(x, sinusoid(distances).to(x)[:, None], future[..., None], mems=memory)[0]
+
+    return on_tokens("Transformer-XL (transformers), layer", segmented(step), setting)
+
+
+def xlnet(setting: Setting) -> Side:
+    """XLNet's layer segment by segment: the same attention, which transformers still has."""
     try:
         from transformers import XLNetConfig
         from transformers.models.xlnet.modeling_xlnet import XLNetRelativeAttention
     except ImportError:
-        raise Absent("transformers is not installed") from None
+        raise AbsentError("transformers is not installed") from None
     config = XLNetConfig(d_model=D_MODEL, n_head=HEADS, d_inner=8, n_layer=1, dropout=0.0)
-    module = XLNetRelativeAttention(config).to(setting.device, setting.dtype)
+    module = XLNetRelativeAttention(config)
     for parameter in (module.q, module.k, module.v, module.o, module.r):
         nn.init.normal_(parameter, std=0.02)
     for parameter in (module.r_w_bias, module.r_r_bias):
         nn.init.zeros_(parameter)
-    rates = 10000 ** (-torch.arange(0, D_MODEL, 2) / D_MODEL)
+    module = module.to(setting.device, setting.dtype)
 
     def step(x: Tensor, memory: Tensor | None) -> Tensor:
         keys = x.size(0) + (0 if memory is None else memory.size(0))
-        angles = torch.arange(keys, -x.size(0), -1)[:, None] * rates
-        r = torch.cat((angles.sin(), angles.cos()), -1).to(x)[:, None]
         future = torch.ones(x.size(0), keys, device=x.device).triu(keys - x.size(0) + 1)
-        mask = future.to(x)[..., None, None]
-        return module(x, None, mask, None, r, None, mems=memory)[0]
+        r = sinusoid(torch.arange(keys, -x.size(0), -1)).to(x)[:, None]
+        return module(x, None, future.to(x)[..., None, None], None, r, None, mems=memory)[0]
+
+    return on_tokens("XLNet (transformers), layer", segmented(step), setting)
+
+
+def segmented(step: Callable[[Tensor, Tensor | None], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A layer over x `[1, T, D]` as a training loop drives it: memory is the segment before."""
 
     def call(x: Tensor) -> Tensor:
         memory, outputs = None, []
@@ -322,7 +345,13 @@ def xlnet(setting: Setting) -> Side:
             memory = part.detach()
         return torch.cat(outputs).transpose(0, 1)
 
-    return on_tokens("XLNet's relative attention (transformers), layer", call, setting)
+    return call
+
+
+def sinusoid(distances: Tensor) -> Tensor:
+    """Sines, then cosines: `[keys, D]`."""
+    angles = distances[:, None] * 10000 ** (-torch.arange(0, D_MODEL, 2) / D_MODEL)
+    return torch.cat((angles.sin(), angles.cos()), -1)
 
 
 class Contest(NamedTuple):
@@ -338,8 +367,13 @@ CONTESTS = {
     "vanilla-layer": Contest(partial(layer, method="vanilla"), (torch_mha,), (1024, 4096)),
     "window": Contest(
         our_window,
-        (longformer, local_attention, flex_window, partial(flex_window, mask_inside=True))
-        + (dense_band,),
+        (
+            longformer,
+            local_attention,
+            flex_window,
+            partial(flex_window, mask_inside=True),
+            dense_band,
+        ),
     ),
     "sparse": Contest(
         partial(our_sparse, projected=False),
@@ -352,7 +386,7 @@ CONTESTS = {
             partial(longformer, num_globals=NUM_GLOBALS, projected=True),
         ),
     ),
-    "recurrence": Contest(our_recurrence, (xlnet,)),
+    "recurrence": Contest(our_recurrence, (transformer_xl, xlnet)),
 }
 
 
@@ -362,7 +396,7 @@ def compare(contest: Contest, setting: Setting, seconds: float) -> Iterator[str]
     for maker in contest.rivals:
         try:
             rival = maker(setting)
-        except Absent as reason:
+        except AbsentError as reason:
             yield f"{_rival_name(maker)}: {reason}"
             continue
         figures: list[str] = []
