@@ -88,7 +88,7 @@ def block_size(batch: int, keys: int) -> int:
         batch: Sequences times heads.
         keys: Keys that a block reads beside its own.
     """
-    fitting = (size for size in (128, 64) if batch * size * (size + keys) <= 3 * 2**17)
+    fitting = (size for size in (128, 64) if batch * size * (size + keys) <= 6 * 2**17)
     return next(fitting, 32)
 
 
