@@ -152,6 +152,16 @@ def band_blocks(
     ]
 
 
+def band_mask(q: Tensor, size: int, extra: int) -> Tensor:
+    """Additive mask `[size, size + extra]`, like q: a row sees its own column and `extra` more.
+
+    Columns begin as far before a block of rows as a row sees back.
+    """
+    ahead = torch.arange(size + extra, device=q.device)
+    ahead = ahead - torch.arange(size, device=q.device)[:, None]
+    return additive((ahead >= 0) & (ahead <= extra), q.dtype)
+
+
 def banded_attention(
     q: Tensor, k: Tensor, v: Tensor, *, window: int, causal: bool = True
 ) -> Tensor:
@@ -183,8 +193,7 @@ def _banded_in_blocks(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) ->
     """A loop over blocks of queries, whose scores stay in the processor's cache."""
     offset = k.size(2) - q.size(2)
     size = block_size(q.size(0) * q.size(1), left + right)
-    ahead = torch.arange(size + left + right) - torch.arange(size)[:, None]
-    band = additive((ahead >= 0) & (ahead <= left + right), q.dtype)
+    band = band_mask(q, size, left + right)
     blocks = [
         Block(rows, (rows, keys, keys))
         for rows, keys in band_blocks(q.size(2), k.size(2), size, left=left, right=right)
