@@ -108,7 +108,7 @@ class BlockLocal(Method):
             k, v = (part.flatten(1, 2).unfold(1, reads, size).mT for part in (k, v))
             if not on_cpu:
                 return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-            y = masked_attention(*(part.flatten(0, 1) for part in (q, k, v)), mask)
+            y = masked_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), mask)
             return y.view_as(q)
 
         count, merged = q.size(2) // size, q.size(0) * q.size(1)
