@@ -4,9 +4,10 @@ Source: Xiao et al. (2023), "Efficient Streaming Language Models with Attention 
 arXiv:2309.17453, sections 3.1 and 3.2. Positions are slots of the cache, as there: the sinks take
 the slots 0 to G - 1, the window those after them. While the cache fills, a slot is a position. Once
 it is full, the query is always in slot G + W - 1: distances within the window stay what they were,
-and a sink s is G + W - 1 - s away however far the query is. A query therefore turns twice, by its
-position for the window and by its slot for the sinks, and no key is ever turned anew. Left out: a
-learned sink token, and the paper's use without training.
+and a sink s is G + W - 1 - s away however far the query is. So keys keep the angle of their
+position, and only a query turns twice: to its position for the window, back to its slot for the
+sinks. Here a model is trained so, where the paper evicts from one trained on all keys. Left out: a
+learned sink token.
 Shapes: B batch, T tokens, D width, H heads, K head width, W window, G sinks.
 """
 
@@ -32,7 +33,6 @@ from lcbench.blocks import (
     position_of,
     positions_of,
     rotate,
-    split_heads,
 )
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
 
@@ -76,23 +76,17 @@ class AttentionSinks(Method):
     def forward(self, x: Tensor, state: Past | None = None) -> tuple[Tensor, Past]:
         """Mix the next T tokens: `[B, T, D]` to `[B, T, D]`, and the keys and values in sight."""
         position = position_of(state, causal=True)
-        q, k, v = (
-            split_heads(project(x), self.heads.num_heads)
-            for project in (self.heads.q, self.heads.k, self.heads.v)
-        )  # [B, H, T, K]
-        positions = positions_of(x, position)
-        (sink_q,) = rotate(q, positions=positions.clamp(max=self.window + self.sinks - 1))
-        q, k = rotate(q, k, positions=positions)
+        q, k, v = self.heads.split(x, position)  # q [B, H, T, K]
         new = slice(0, max(0, self.sinks - position))
         sink_k, sink_v = owned(k[:, :, new]), owned(v[:, :, new])
         if state is not None:
             sink_k, sink_v = torch.cat((state.k, sink_k), 2), torch.cat((state.v, sink_v), 2)
         k, v, window = extend_window(state and state.window, k, v, keep=self.window - 1)
         past = Past(window.position, window, sink_k, sink_v)
-        return self.heads.merge(self._attend(q, sink_q, k, v, past)), past
+        return self.heads.merge(self._attend(q, k, v, past)), past
 
-    def _attend(self, q: Tensor, sink_q: Tensor, k: Tensor, v: Tensor, past: Past) -> Tensor:
-        """Attention of q `[B, H, T, K]` over its window and, turned as `sink_q`, over the sinks."""
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, past: Past) -> Tensor:
+        """Attention of q `[B, H, T, K]` over its window and, turned to its slot, over the sinks."""
         left, num_sinks, offset = self.window - 1, past.k.size(2), k.size(2) - q.size(2)
         position, first_key = past.position - q.size(2), past.position - k.size(2)
         size = min(q.size(2), block_size(q.size(0) * q.size(1), left + num_sinks))
@@ -101,15 +95,18 @@ class AttentionSinks(Method):
             # Sinks are read as columns only, so that none is counted twice.
             start = min(keys.stop, max(keys.start, self.sinks - first_key))
             reads = (slice(start, keys.stop),) * 2
-            blocks.append(Block(rows, (rows, rows, *reads, *(slice(0, num_sinks),) * 2)))
+            blocks.append(Block(rows, (rows, *reads, *(slice(0, num_sinks),) * 2)))
         band, scale = band_mask(q, size, left), q.size(-1) ** -0.5
         columns = torch.arange(num_sinks, device=q.device)
 
-        def core(block: Block, q: Tensor, sink_q: Tensor, *read: Tensor) -> Tensor:
-            k, v, sink_k, sink_v = read
-            row = torch.arange(q.size(1), device=q.device) + position + block.rows.start
-            in_columns = additive(columns <= row[:, None], q.dtype)
-            first = block.reads[2].start - (offset + block.rows.start - left)
+        def core(
+            block: Block, q: Tensor, k: Tensor, v: Tensor, sink_k: Tensor, sink_v: Tensor
+        ) -> Tensor:
+            row = positions_of(q, position + block.rows.start)
+            slot = row.clamp(max=self.window + self.sinks - 1)
+            (sink_q,) = rotate(q, positions=slot - row)
+            in_columns = additive(columns <= row.to(q.device)[:, None], q.dtype)
+            first = block.reads[1].start - (offset + block.rows.start - left)
             in_band = band[: q.size(1), first : first + k.size(1)]
             scores = (
                 torch.baddbmm(in_columns, sink_q, sink_k.mT, alpha=scale),
@@ -117,7 +114,7 @@ class AttentionSinks(Method):
             )
             return torch.softmax(torch.cat(scores, 2), -1) @ torch.cat((sink_v, v), 1)
 
-        parts = (part.flatten(0, 1) for part in (q, sink_q, k, v, past.k, past.v))
+        parts = (part.flatten(0, 1) for part in (q, k, v, past.k, past.v))
         return blockwise(core, blocks, *parts).view_as(q)
 
 
