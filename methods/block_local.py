@@ -78,7 +78,8 @@ class BlockLocal(Method):
         if stop > start:
             reads = slice(start - behind * size, stop + ahead * size)
             whole = (q[:, :, start - cached : stop - cached], k[:, :, reads], v[:, :, reads])
-            pieces.append(self._read_whole(*whole, behind + ahead))
+            fused = q.device.type != "cpu"
+            pieces.append(self._read_whole(*whole, extra=behind + ahead, fused=fused))
         pieces += [self._read_edge(q, k, v, rows) for rows in self._edges(stop, num_keys)]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
 
@@ -97,24 +98,26 @@ class BlockLocal(Method):
         q = q[:, :, rows.start - cached : rows.stop - cached]
         return full_attention(q, k[:, :, keys], v[:, :, keys], causal=causal)
 
-    def _read_whole(self, q: Tensor, k: Tensor, v: Tensor, extra: int) -> Tensor:
-        """Attention of whole blocks of q `[B, H, n W, K]` over keys of `extra` blocks more."""
-        size, causal, on_cpu = self.window, self.shape.causal, q.device.type == "cpu"
-        reads = (1 + extra) * size
+    def _read_whole(self, q: Tensor, k: Tensor, v: Tensor, *, extra: int, fused: bool) -> Tensor:
+        """Attention of whole blocks of q `[B, H, n W, K]` over keys of `extra` blocks more.
+
+        It is fused into one call for an accelerator, in steps that fit a cache on a CPU.
+        """
+        size, causal, reads = self.window, self.shape.causal, (1 + extra) * self.window
         visible = torch.ones(size, reads, dtype=torch.bool, device=q.device)
         mask = additive(visible.tril(reads - size) if causal else visible, q.dtype)
 
         def core(block: Block, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             k, v = (part.flatten(1, 2).unfold(1, reads, size).mT for part in (k, v))
-            if not on_cpu:
+            if fused:
                 return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
             y = masked_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), mask)
             return y.view_as(q)
 
         count, merged = q.size(2) // size, q.size(0) * q.size(1)
         floats = merged * (size + 2 * q.size(3)) * reads  # of one block
-        step = max(1, CACHED_FLOATS // floats) if on_cpu else count
-        blocks = []
+        step = count if fused else max(1, CACHED_FLOATS // floats)
+        blocks: list[Block] = []
         for rows in row_blocks(count, step):
             keys = slice(rows.start, rows.stop + extra)
             blocks.append(Block(rows, (rows, keys, keys)))

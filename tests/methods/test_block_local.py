@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lcbench.method import state_bytes
 from lcbench.methods import sliding_window, vanilla
-from lcbench.methods.block_local import METHOD, Config
+from lcbench.methods.block_local import METHOD, BlockLocal, Config
 from lcbench.probe import Probe, difference
 
 
@@ -31,7 +31,7 @@ def dense(method, project, x: Tensor) -> Tensor:
     ("window", "look_back", "tokens"),
     [
         *[(16, 0, 1), (16, 0, 16), (16, 0, 67), (16, 1, 67), (5, 3, 41), (1, 0, 9), (1, 2, 9)],
-        *[(64, 1, 413), (16, 0, 1201), (300, 0, 413), (7, 2, 35)],
+        *[(64, 1, 413), (16, 0, 901), (300, 0, 413), (7, 2, 35)],
     ],
 )
 def test_values_and_gradients(window, look_back, tokens, causal, project, assert_agree) -> None:
@@ -39,6 +39,18 @@ def test_values_and_gradients(window, look_back, tokens, causal, project, assert
     method = probe.build(shape=probe.shape(causal=causal))
     x = probe.tokens(2, tokens)
     assert_agree(method, lambda x: method(x)[0], lambda x: dense(method, project, x), x)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("window", "look_back"), [(16, 0), (7, 2)])
+def test_fused_into_one_call(window, look_back, causal, project, assert_agree, monkeypatch) -> None:
+    in_steps = BlockLocal._read_whole
+    monkeypatch.setattr(
+        BlockLocal,
+        "_read_whole",
+        lambda self, q, k, v, *, extra, fused: in_steps(self, q, k, v, extra=extra, fused=True),
+    )
+    test_values_and_gradients(window, look_back, 134, causal, project, assert_agree)
 
 
 @pytest.mark.parametrize("look_back", [0, 2])
