@@ -1,4 +1,4 @@
-"""Softmax attention in linear memory: block by block, within a band, over a cache.
+"""Softmax attention in linear memory: block by block, within a band, over a cache, by a table.
 
 Letters: B batch, T new tokens, S keys, H heads, K head width, W window, N sequences times heads.
 Wherever there are more keys than queries, the queries are the last T of the S positions.
@@ -19,8 +19,8 @@ class Block(NamedTuple):
 
     rows: slice
     """Rows of the output it fills."""
-    reads: tuple[slice, ...]
-    """Rows of each input it reads."""
+    reads: tuple[Any, ...]
+    """Rows of each input it reads: a slice, or a tensor `[N, n]` that picks n for each sequence."""
 
 
 Core = Callable[..., Tensor]
@@ -42,8 +42,33 @@ def blockwise(core: Core, blocks: Sequence[Block], *tensors: Tensor) -> Tensor:
     return _Blockwise.apply(core, blocks, *tensors)  # pyright: ignore[reportReturnType]
 
 
-def _parts(reads: Sequence[slice], tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor[:, rows] for tensor, rows in zip(tensors, reads, strict=True)]
+def _parts(reads: Sequence[Any], tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [
+        tensor[:, rows] if isinstance(rows, slice) else tensor[_sequences(rows), rows]
+        for tensor, rows in zip(tensors, reads, strict=True)
+    ]
+
+
+def _sequences(picked: Tensor) -> Tensor:
+    """Numbers of the sequences, `[N, 1]`, beside the rows `[N, n]` picked of each."""
+    return torch.arange(picked.size(0), device=picked.device)[:, None]
+
+
+def _totals(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Zeros to add gradients up in, where bfloat16 would lose a block's small share of a sum."""
+    return [
+        torch.zeros(x.shape, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+        for x in tensors
+    ]
+
+
+def _add_rows(total: Tensor, rows: Any, part: Tensor) -> None:
+    """Add a part's rows where they were read; a row picked more than once adds up."""
+    if isinstance(rows, slice):
+        total[:, rows] += part
+        return
+    flat = (_sequences(rows) * total.size(1) + rows).flatten()
+    total.view(-1, *total.shape[2:]).index_add_(0, flat, part.flatten(0, 1).to(total.dtype))
 
 
 class _Blockwise(torch.autograd.Function):
@@ -65,18 +90,14 @@ class _Blockwise(torch.autograd.Function):
         ctx: Any, grad: Tensor
     ) -> tuple[Tensor | None, ...]:
         tensors: tuple[Tensor, ...] = ctx.saved_tensors
-        # A key is read by many blocks: bfloat16 sums over them would lose the small ones.
-        totals = [
-            torch.zeros_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
-            for tensor in tensors
-        ]
+        totals = _totals(tensors)
         with torch.autocast(grad.device.type, enabled=False), torch.enable_grad():
             for block in ctx.blocks:
                 parts = [part.detach().requires_grad_() for part in _parts(block.reads, tensors)]
                 out = ctx.core(block, *parts)
                 added = torch.autograd.grad(out, parts, grad[:, block.rows])
                 for total, rows, part in zip(totals, block.reads, added, strict=True):
-                    total[:, rows] += part
+                    _add_rows(total, rows, part)
         totals = [total.to(tensor.dtype) for total, tensor in zip(totals, tensors, strict=True)]
         return None, None, *totals
 
@@ -149,11 +170,7 @@ class _SoftmaxBlocks(torch.autograd.Function):
         q, *read = ctx.saved_tensors
         kv, tensors = read[: 2 * ctx.count], read[2 * ctx.count :]
         scale, grad_q = 1 / math.sqrt(q.size(-1)), torch.empty_like(q)
-        # A key is read by many blocks: bfloat16 sums over them would lose the small ones.
-        totals = [
-            torch.zeros_like(part, dtype=torch.promote_types(part.dtype, torch.float32))
-            for part in read
-        ]
+        totals = _totals(read)
         of_k, of_v, of_bias = totals[: len(kv) : 2], totals[1 : len(kv) : 2], totals[len(kv) :]
         with torch.autocast(grad.device.type, enabled=False):
             for block in ctx.blocks:
@@ -171,10 +188,10 @@ class _SoftmaxBlocks(torch.autograd.Function):
                 if parts:
                     found = torch.autograd.grad(added, parts, grad_scores)
                     for total, rows, part in zip(of_bias, extra, found, strict=True):
-                        total[:, rows] += part
+                        _add_rows(total, rows, part)
                 grad_q[:, block.rows] = (grad_scores @ k).mul_(scale)
-                _add_rows(of_k, reads, grad_scores.mT, q[:, block.rows], scale)
-                _add_rows(of_v, reads, weights.mT, grad_out, 1.0)
+                _add_products(of_k, reads, grad_scores.mT, q[:, block.rows], scale)
+                _add_products(of_v, reads, weights.mT, grad_out, 1.0)
         totals = [total.to(part.dtype) for total, part in zip(totals, read, strict=True)]
         return None, None, None, grad_q, *totals
 
@@ -185,7 +202,7 @@ def _joined(reads: Sequence[slice], sources: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-def _add_rows(
+def _add_products(
     totals: Sequence[Tensor], reads: Sequence[slice], left: Tensor, right: Tensor, scale: float
 ) -> None:
     """Add `scale * left @ right` `[N, keys, K]` to the rows of the sources that a block read."""
@@ -200,7 +217,7 @@ def _add_rows(
 
 
 def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Softmax attention of q `[N, T, K]` over k, v `[N, S, K]` with an additive mask `[T, S]`."""
+    """Softmax attention of q `[N, T, K]` over k, v `[N, S, K]`; adds a mask `[N or 1, T, S]`."""
     scores = torch.baddbmm(mask, q, k.mT, alpha=1 / math.sqrt(q.size(-1)))
     return torch.softmax(scores, -1) @ v
 
@@ -259,6 +276,16 @@ def band_blocks(
     ]
 
 
+def band_mask(q: Tensor, size: int, extra: int) -> Tensor:
+    """Additive mask `[size, size + extra]`, like q: a row sees its own column and `extra` more.
+
+    Columns begin as far before a block of rows as a row sees back.
+    """
+    ahead = torch.arange(size + extra, device=q.device)
+    ahead = ahead - torch.arange(size, device=q.device)[:, None]
+    return additive((ahead >= 0) & (ahead <= extra), q.dtype)
+
+
 def banded_attention(
     q: Tensor, k: Tensor, v: Tensor, *, window: int, causal: bool = True
 ) -> Tensor:
@@ -290,8 +317,7 @@ def _banded_in_blocks(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) ->
     """A loop over blocks of queries, whose scores stay in the processor's cache."""
     offset = k.size(2) - q.size(2)
     size = block_size(q.size(0) * q.size(1), left + right)
-    ahead = torch.arange(size + left + right) - torch.arange(size)[:, None]
-    band = additive((ahead >= 0) & (ahead <= left + right), q.dtype)
+    band = band_mask(q, size, left + right)
     blocks = [
         Block(rows, (keys,))
         for rows, keys in band_blocks(q.size(2), k.size(2), size, left=left, right=right)
@@ -328,3 +354,110 @@ def _banded_in_one_call(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) 
     q_blocks = q_blocks.unflatten(1, (count, size))  # [B H, blocks, size, K]
     out = F.scaled_dot_product_attention(q_blocks, k_blocks, v_blocks, attn_mask=visible)
     return out.flatten(1, 2)[:, :num_queries].view_as(q)
+
+
+def block_sparse_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Tensor,
+    *,
+    size: int,
+    start: int,
+    causal: bool = True,
+) -> Tensor:
+    """Softmax attention over the blocks of keys that a table names: O(T m b) work, O(T) memory.
+
+    Args:
+        q: `[B, H, T, K]`, of which the first is at position `start`.
+        k: `[B, H, S, K]`, of which the first is at position 0.
+        v: `[B, H, S, K]`.
+        table: `[H or 1, n, m]`, int64 on the CPU. A row holds the numbers of the m key blocks that
+            a block of queries sees, none twice, -1 for none; the first row is that of the block
+            that `start` lies in. Where causal, a row's last block is the queries' own.
+        size: b, tokens of a block.
+        start: Position of the first query.
+        causal: Whether a query sees only itself and what came before it.
+    """
+    stop = start + q.size(2)
+    whole_start = min(stop, -(-start // size) * size)
+    whole_stop = max(whole_start, stop - stop % size)
+    pieces: list[Tensor] = []
+    if start < whole_start:
+        part = q[:, :, : whole_start - start]
+        pieces.append(_one_row(part, k, v, table[:, 0], size, start if causal else None))
+    if whole_start < whole_stop:
+        part = q[:, :, whole_start - start : whole_stop - start]
+        first = whole_start // size - start // size
+        rows = table[:, first : first + part.size(2) // size]
+        pieces.append(_whole_rows(part, k, v, rows, size, whole_start if causal else None))
+    if whole_stop < stop:
+        part = q[:, :, whole_stop - start :]
+        pieces.append(_one_row(part, k, v, table[:, -1], size, whole_stop if causal else None))
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
+
+
+def _one_row(q: Tensor, k: Tensor, v: Tensor, row: Tensor, size: int, start: int | None) -> Tensor:
+    """Attention of queries `[B, H, T, K]` of one block over the blocks `[H or 1, m]` of its row."""
+    keys = _keys_of(row.to(q.device), size)  # [H or 1, m b]
+    visible = _visible(keys, k.size(2), start, q.size(2))
+    keys = keys.clamp(0, k.size(2) - 1)
+    heads = torch.arange(k.size(1), device=q.device)[:, None]
+    return F.scaled_dot_product_attention(q, k[:, heads, keys], v[:, heads, keys], visible)
+
+
+def _keys_of(blocks: Tensor, size: int) -> Tensor:
+    """Positions of the keys of blocks `[..., m]`: `[..., m b]`, negative for those of block -1."""
+    return (blocks[..., None] * size + torch.arange(size, device=blocks.device)).flatten(-2)
+
+
+def _visible(keys: Tensor, num_keys: int, start: Tensor | int | None, rows: int) -> Tensor:
+    """Which keys `[..., n]` each of a block's queries sees: `[..., rows, n]`.
+
+    Args:
+        keys: Positions.
+        num_keys: S.
+        start: Positions of the first queries, or None where a query sees both sides.
+        rows: Queries of a block.
+    """
+    exist = ((keys >= 0) & (keys < num_keys))[..., None, :]
+    if start is None:
+        return exist.expand(*keys.shape[:-1], rows, -1)
+    first = torch.as_tensor(start, device=keys.device)[..., None, None]
+    return exist & (keys[..., None, :] <= first + torch.arange(rows, device=keys.device)[:, None])
+
+
+def _whole_rows(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, size: int, start: int | None
+) -> Tensor:
+    """Attention of whole blocks of queries `[B, H, n b, K]`, some of them at a time."""
+    (batch, heads), num_keys, columns = q.shape[:2], k.size(2), table.size(2) * size
+    # Under a causal mask none of these queries sees a key of the last block unless it is whole.
+    ragged = -num_keys % size if start is None else -(num_keys % size)
+    k, v = (F.pad(part, (0, 0, 0, ragged)) if ragged else part for part in (k, v))
+    is_plain = ((table >= 0) & ((table + 1) * size <= num_keys)).all(2).all(0).tolist()
+    table = table.to(q.device)
+    plain = torch.ones(size, columns, dtype=torch.bool, device=q.device)
+    plain_mask = additive(plain if start is None else plain.tril(columns - size), q.dtype)
+
+    def core(block: Block, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        mask = plain_mask
+        if not all(is_plain[block.rows]):
+            rows = torch.arange(block.rows.start, block.rows.stop, device=q.device)
+            first = None if start is None else start + size * rows
+            visible = _visible(_keys_of(table[:, block.rows], size), num_keys, first, size)
+            mask = additive(visible, q.dtype).expand(heads, -1, -1, -1).repeat(batch, 1, 1, 1)
+            mask = mask.flatten(0, 1)  # [N blocks, b, m b]
+        flat = q.flatten(0, 1)
+        k, v = (part.reshape(len(flat), columns, -1) for part in (k, v))
+        return masked_attention(flat, k, v, mask).view_as(q)
+
+    picked = table.clamp(min=0).expand(batch, heads, -1, -1).flatten(0, 1)  # [N, n, m]
+    floats = batch * heads * columns * (size + 2 * q.size(3))  # that one block of queries needs
+    step = max(1, (3 * 2**17 if q.device.type == "cpu" else 2**26) // floats)
+    blocks: list[Block] = []
+    for rows in row_blocks(table.size(1), step):
+        keys = picked[:, rows].flatten(1)
+        blocks.append(Block(rows, (rows, keys, keys)))
+    parts = (part.flatten(0, 1).unflatten(1, (-1, size)) for part in (q, k, v))
+    return blockwise(core, blocks, *parts).view_as(q)  # [N, blocks, b, K] inside

@@ -16,7 +16,7 @@ from lcbench.config import UsageError, split_assignments
 from lcbench.environment import usable_cores
 from lcbench.measure import Timing, Workload, measure_memory, time_alternating
 from lcbench.method import Method, MethodSpec, ModelShape, State, state_bytes, state_tensors
-from lcbench.model import Backbone
+from lcbench.model import Backbone, build_method
 from lcbench.suite import (
     ANCHOR,
     Cell,
@@ -192,7 +192,7 @@ class _Quality:
         model = Backbone(
             self.model_plan,
             task.vocab_size,
-            lambda shape: self.spec.build(shape, config),
+            lambda shape: build_method(self.spec, shape, config),
             train_context=self.plan.train_context,
             seed=self.cell.seed,
         ).to(self.device)
@@ -238,7 +238,7 @@ class _Layer:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(cell.seed)
-            method = self.spec.build(shape, config_of(self.spec, config or "{}"))
+            method = build_method(self.spec, shape, config_of(self.spec, config or "{}"))
         self.method = method.to(device, self.dtype)
         self.state_bytes: int | None = None
 

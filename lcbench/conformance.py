@@ -292,6 +292,7 @@ LAWS: tuple[Law, ...] = (
     Law("causality", visibility.causality, lambda probe: probe.spec.causal),
     Law("two-sided", visibility.two_sided, lambda probe: probe.spec.bidirectional),
     Law("reach", visibility.reach),
+    Law("weights", visibility.weights, visibility.gives_weights),
     Law("shift", visibility.shift, lambda p: None not in (p.reach, p.spec.shift_period(p.config))),
     Law(
         "segments",
@@ -327,10 +328,10 @@ def check_law(
     """Look for a case that breaks one law; an exception on the way is a failure, not an error."""
     asked = Probe(spec, spec.config() if config is None else config, seed)
     probe = asked.shrunk()
-    if not law.claimed(probe):
-        return Finding(law.name, "not claimed", "")
     try:
         with _undisturbed():
+            if not law.claimed(probe):
+                return Finding(law.name, "not claimed", "")
             broken = law.broken(probe)
     except Exception as error:  # noqa: BLE001 -- a method may raise anything
         first_line = str(error).partition("\n")[0]

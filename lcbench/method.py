@@ -86,7 +86,10 @@ class Method(nn.Module):
         return None
 
     def weights(self, x: Tensor) -> Tensor | None:
-        """Attention weights `[B, H, T, T]` where there are such; for pictures, never for timing."""
+        """Attention weights `[B, H, T, T]` where there are such; for pictures, never for timing.
+
+        A weight is 0 exactly where the token plays no part in the output.
+        """
         return None
 
 

@@ -17,13 +17,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lcbench.config import digest
-from lcbench.method import Method, ModelShape, State
+from lcbench.method import Method, MethodConfig, MethodSpec, ModelShape, State
 from lcbench.suite import ModelPlan
 
 INIT_STD = 0.02
 """Standard deviation of the embedding and of the head at the start (GPT-2's)."""
 
 MethodFactory = Callable[[ModelShape], Method]
+
+
+def build_method(spec: MethodSpec, shape: ModelShape, config: MethodConfig) -> Method:
+    """A method in its place in a model.
+
+    Raises:
+        ValueError: A place where tokens see what the method does not claim to work with.
+    """
+    if shape.causal and not spec.causal:
+        raise ValueError(
+            f"{spec.title} does not claim to be causal: build it with causal=False,"
+            " where tokens see both sides"
+        )
+    if not shape.causal and not spec.bidirectional:
+        raise ValueError(
+            f"{spec.title} does not claim to be bidirectional: build it with causal=True,"
+            " where a token sees itself and the past"
+        )
+    return spec.build(shape, config)
 
 
 class LayerState(NamedTuple):

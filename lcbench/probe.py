@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lcbench.method import Method, MethodConfig, MethodSpec, ModelShape
+from lcbench.model import build_method
 
 TOKENS = 67
 """The usual length of a sequence: prime, so that no block of any method divides it."""
@@ -68,10 +69,13 @@ class Probe:
             shape: Where it stands; `shape()` unless given.
             jitter: Standard deviation of what is added to every parameter. What starts at zero (a
                 gate, a bias table, an output projection) would hide all that it switches on.
+
+        Raises:
+            ValueError: A shape that asks for what the method does not claim.
         """
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(self.seed)
-            method = self.spec.build(shape or self.shape(), self.config)
+            method = build_method(self.spec, shape or self.shape(), self.config)
             for parameter in method.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=jitter)
         return method.to(dtype).eval()

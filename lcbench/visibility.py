@@ -44,6 +44,9 @@ def receptive_field(
 
     Returns:
         `[T, T]`, true at (i, j) where output i moves when token j changes.
+
+    Raises:
+        ValueError: The method does not claim what it is to be built for.
     """
     probe = Probe(spec, config, seed)
     method = probe.build(shape=probe.shape(causal=causal))
@@ -153,6 +156,32 @@ def _beyond(field: NDArray[np.bool_], declared: int) -> str | None:
         f"T={len(field)}: output {outputs[nearest]} moves with token {tokens[nearest]}, "
         f"{distances[nearest]} away; declared is {declared}"
     )
+
+
+def gives_weights(probe: Probe) -> bool:
+    """Whether the method shows its attention weights."""
+    return probe.build().weights(probe.tokens(1, 1)) is not None
+
+
+def weights(probe: Probe) -> str | None:
+    """Attention weights, where given, are not 0 exactly where an output moves with a token."""
+    sides = ((True, probe.spec.causal), (False, probe.spec.bidirectional))
+    for causal in (side for side, claimed in sides if claimed):
+        shape, context = probe.shape(causal=causal), probe.context
+        given = probe.build(shape=shape).weights(probe.tokens(1, context))
+        expected = (1, shape.num_heads, context, context)
+        if given is None or given.shape != expected:
+            found = None if given is None else list(given.shape)
+            return f"T={context}: the weights are {found}, not [B, H, T, T] {list(expected)}"
+        largest = given[0].abs().amax(0).numpy()  # [T, T], a NaN where any head has one
+        field = receptive_field(probe.spec, probe.config, context, causal=causal, seed=probe.seed)
+        for output, token in np.argwhere((largest > INFLUENCE) != field):
+            moves = "moves" if field[output, token] else "does not move"
+            return (
+                f"T={context}, causal={causal}: output {output} {moves} with token {token}, "
+                f"whose weight is {largest[output, token]:.2g}"
+            )
+    return None
 
 
 def _bounded(probe: Probe) -> str | None:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from lcbench.attention import (
     Block,
-    additive,
     band_blocks,
+    band_mask,
     block_size,
     blockwise,
     full_attention,
@@ -122,8 +122,7 @@ class SparseGlobal(Method):
         for rows, keys in band_blocks(q.size(2), k.size(2), size, left=left, right=right):
             seen = slice(0, (position + rows.stop) // self.every if causal else num_columns)
             blocks.append(Block(rows, (seen, keys)))
-        ahead = torch.arange(size + left + right) - torch.arange(size)[:, None]
-        band = additive((ahead >= 0) & (ahead <= left + right), q.dtype).to(q.device)
+        band = band_mask(q, size, left + right)
         first_key = position + q.size(2) - k.size(2)
 
         def mask(block: Block) -> Tensor:

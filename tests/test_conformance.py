@@ -39,12 +39,18 @@ class Toy(Method):
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         seen = x if state is None else torch.cat([state, x], dim=1)
+        return self.attend(x, seen) @ self.values(seen), self.keep(seen, state)
+
+    def attend(self, x: Tensor, seen: Tensor) -> Tensor:
+        """What each query gives each token, `[B, T, S]`."""
         distance = self.distance(x, seen)
         hidden = distance >= self.window
         hidden |= (distance < 0) if self.shape.causal else (distance <= -self.window)
         scores = self.q(x) @ self.k(seen).mT / x.shape[-1] ** 0.5
-        y = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ self.values(seen)
-        return y, self.keep(seen, state)
+        return scores.masked_fill(hidden, -torch.inf).softmax(-1)
+
+    def weights(self, x: Tensor) -> Tensor:
+        return self.attend(x, x)[:, None].expand(-1, self.shape.num_heads, -1, -1)
 
     def distance(self, x: Tensor, seen: Tensor) -> Tensor:
         """How far back each token is from each query, `[T, S]`; negative for a later one."""
@@ -182,6 +188,29 @@ class AnswersInFloat32(Toy):
         return y.float(), kept
 
 
+class HidesItsFarthestWeight(Toy):
+    def weights(self, x: Tensor) -> Tensor:
+        return super().weights(x).masked_fill(self.distance(x, x) == self.window - 1, 0)
+
+
+class ShowsWeightsItDoesNotUse(Toy):
+    def weights(self, x: Tensor) -> Tensor:
+        self.window += 1
+        shown = super().weights(x)
+        self.window -= 1
+        return shown
+
+
+class ShowsOneHead(Toy):
+    def weights(self, x: Tensor) -> Tensor:
+        return super().weights(x)[:, 0]
+
+
+class ShowsCausalWeightsOnly(Toy):
+    def weights(self, x: Tensor) -> Tensor:
+        return super().weights(x).tril()
+
+
 class CountsPositions(Toy):
     def values(self, seen: Tensor) -> Tensor:
         return super().values(seen) * torch.arange(seen.shape[1], dtype=seen.dtype)[:, None].cos()
@@ -242,6 +271,10 @@ PLANTED = [
     _planted("reach", reach=lambda _: None),
     _planted("reach", reach=lambda _: 5000),
     _planted("two-sided", IsAlwaysCausal),
+    _planted("weights", HidesItsFarthestWeight),
+    _planted("weights", ShowsWeightsItDoesNotUse),
+    _planted("weights", ShowsOneHead),
+    _planted("weights", ShowsCausalWeightsOnly),
     _planted("shift", CountsPositions),
     _planted("gradients", DropsAGradient),
     _planted("segments", ForgetsTheLastToken),
@@ -300,6 +333,14 @@ def test_laws_that_are_not_claimed_are_not_checked() -> None:
     assert {findings[name].outcome for name in findings.keys() - unclaimed} == {"pass"}
 
 
+def test_a_method_that_shows_no_weights_does_not_claim_them() -> None:
+    class ShowsNone(Toy):
+        weights = Method.weights
+
+    spec = dataclasses.replace(SOUND, build=ShowsNone)
+    assert check_law(_law("weights"), spec).outcome == "not claimed"
+
+
 def test_a_failure_shows_the_smallest_case() -> None:
     spec = dataclasses.replace(SOUND, build=PeeksAhead)
     causality = check_law(_law("causality"), spec).detail
@@ -308,6 +349,9 @@ def test_a_failure_shows_the_smallest_case() -> None:
     assert check_law(_law("reach"), spec).detail.endswith("5 away; declared is 4")
     spec = dataclasses.replace(SOUND, build=DropsAGradient)
     assert check_law(_law("gradients"), spec).detail == "T=67: the gradient of v.weight is missing"
+    spec = dataclasses.replace(SOUND, build=HidesItsFarthestWeight)
+    detail = check_law(_law("weights"), spec).detail
+    assert detail == "T=67, causal=True: output 4 moves with token 0, whose weight is 0"
 
 
 def test_an_exception_is_a_failure_told_by_its_type_and_first_line() -> None:

@@ -5,8 +5,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lcbench.method import Method, MethodConfig, ModelShape, state_tensors
-from lcbench.model import Backbone, ShortConvolution
+from lcbench.method import (
+    Cost,
+    Method,
+    MethodConfig,
+    MethodSpec,
+    ModelShape,
+    Paper,
+    state_tensors,
+)
+from lcbench.model import Backbone, ShortConvolution, build_method
 from lcbench.suite import ModelPlan
 
 PLAN = ModelPlan(d_model=8, num_layers=3, num_heads=2)
@@ -204,3 +212,28 @@ def test_layers_without_a_penalty_are_left_out_of_the_sum() -> None:
     assert penalty is not None
     assert penalty.item() == 3
     assert build(Stateless).penalty() is None
+
+
+@pytest.mark.parametrize(
+    ("claimed", "asked", "message"),
+    [
+        ("causal", False, "Greedy does not claim to be bidirectional: build it with causal=True"),
+        ("bidirectional", True, "Greedy does not claim to be causal: build it with causal=False"),
+    ],
+)
+def test_a_method_is_not_built_for_what_it_does_not_claim(claimed, asked, message) -> None:
+    spec = MethodSpec(
+        build=Greedy,
+        config=MethodConfig,
+        title="Greedy",
+        family="test",
+        equation="y = x",
+        paper=Paper("None", 2026, "2601.00001"),
+        cost=Cost(1.0, 1.0, 0.0),
+        causal=claimed == "causal",
+        bidirectional=claimed == "bidirectional",
+    )
+    shapes = {causal: ModelShape(d_model=8, num_heads=2, causal=causal) for causal in (True, False)}
+    with pytest.raises(ValueError, match=message):
+        build_method(spec, shapes[asked], MethodConfig())
+    assert isinstance(build_method(spec, shapes[not asked], MethodConfig()), Greedy)

@@ -81,14 +81,16 @@ def test_state_bytes_stop_growing() -> None:
 
 
 @torch.no_grad()
-def test_one_segment_after_its_memory_equals_xlnet() -> None:
+@pytest.mark.parametrize(("segment", "memory"), [(8, 8), (7, 3), (5, 12)])
+def test_one_segment_after_its_memory_equals_xlnet(segment, memory) -> None:
     """XLNet's relative attention is Transformer-XL's, with weights laid out `[D, H, K]`."""
     xlnet = pytest.importorskip("transformers.models.xlnet.modeling_xlnet")
     configuration = pytest.importorskip("transformers").XLNetConfig(
         d_model=32, n_head=4, d_inner=8, n_layer=1, dropout=0.0
     )
-    probe = Probe(METHOD, Config(segment=8, memory=8))
-    method, x = probe.build(), probe.tokens(2, 16)
+    probe = Probe(METHOD, Config(segment=segment, memory=memory))
+    start = segment * math.ceil(memory / segment)
+    method, x = probe.build(), probe.tokens(2, start + segment)
     theirs = xlnet.XLNetRelativeAttention(configuration).double().eval()
     named = {"q": "q", "k": "k", "v": "v", "o": "o"}
     for parameter, name in named.items():
@@ -99,14 +101,15 @@ def test_one_segment_after_its_memory_equals_xlnet() -> None:
     theirs.r_w_bias.data = method.content_bias[:, 0]
     theirs.r_r_bias.data = method.distance_bias[:, 0]
 
-    distances = torch.arange(16, -8, -1).double()[:, None]
+    length = memory + segment
+    distances = torch.arange(length, -segment, -1).double()[:, None]
     rates = torch.tensor([10000 ** (-n / 16) for n in range(16)], dtype=torch.float64)
     table = torch.cat(((distances * rates).sin(), (distances * rates).cos()), -1)
     by_time = x.transpose(0, 1)
-    future = torch.ones(8, 16).triu(9).double()[..., None, None]
-    y = theirs(
-        by_time[8:], None, future, None, table[:, None].expand(-1, 2, -1), None, mems=by_time[:8]
-    )[0]
+    future = torch.ones(segment, length).triu(memory + 1).double()[..., None, None]
+    table = table[:, None].expand(-1, 2, -1)
+    remembered = by_time[start - memory : start]
+    y = theirs(by_time[start:], None, future, None, table, None, mems=remembered)[0]
     # Their layer ends in a residual and a norm, which is no part of the method.
-    own = theirs.layer_norm(method(x)[0][:, 8:] + x[:, 8:])
+    own = theirs.layer_norm(method(x)[0][:, start:] + x[:, start:])
     assert difference(own, y.transpose(0, 1)).size < 1e-10

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lcbench.method import state_bytes
 from lcbench.methods.sliding_window import METHOD, Config
-from lcbench.probe import Probe
+from lcbench.probe import Probe, difference
 
 
 def dense(method, project, x: Tensor) -> Tensor:
@@ -49,6 +49,48 @@ def test_state_is_the_last_window_less_one(lengths) -> None:
     for part in probe.tokens(1, sum(lengths), torch.float32).split(lengths, 1):
         _, state = method(part, state)
     assert state_bytes(state) == 2 * min(63, sum(lengths)) * 32 * 4
+
+
+@torch.no_grad()
+def test_equals_mistral() -> None:
+    mistral = pytest.importorskip("transformers.models.mistral.modeling_mistral")
+    masks = pytest.importorskip("transformers.masking_utils")
+    configuration = pytest.importorskip("transformers").MistralConfig(
+        hidden_size=32, num_attention_heads=4, num_key_value_heads=4, attn_implementation="eager"
+    )
+    probe = Probe(METHOD, Config(window=7))
+    method, x = probe.build(torch.float32), probe.tokens(2, 67, torch.float32)
+    theirs = mistral.MistralAttention(configuration, 0)
+    for name in ("q", "k", "v", "o"):
+        getattr(theirs, f"{name}_proj").weight.copy_(getattr(method.heads, name).weight)
+    position = torch.arange(67)
+    cos_sin = mistral.MistralRotaryEmbedding(configuration)(x, position[None])
+    zero = torch.tensor(0)
+    visible = masks.sliding_window_causal_mask_function(7)(zero, zero, position[:, None], position)
+    mask = torch.zeros(67, 67).masked_fill(~visible, -math.inf)
+    y = theirs(x, position_embeddings=cos_sin, attention_mask=mask)[0]
+    assert difference(method(x)[0], y).size < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("causal", [True, False])
+def test_equals_local_attention(causal) -> None:
+    library = pytest.importorskip("local_attention")
+    probe = Probe(METHOD, Config(window=9))
+    method = probe.build(torch.float32, shape=probe.shape(causal=causal))
+    # Their window leaves out the query itself; two-sided, they attend to the zeros they pad with.
+    x = probe.tokens(2, 67 if causal else 64, torch.float32)
+    theirs = library.LocalAttention(
+        window_size=8,
+        causal=causal,
+        look_backward=1,
+        look_forward=0 if causal else 1,
+        exact_windowsize=True,
+        use_rotary_pos_emb=False,
+        autopad=True,
+    )
+    expected = method.heads.merge(theirs(*method.heads.split(x)))
+    assert difference(method(x)[0], expected).size < 1e-5
 
 
 def test_window_below_one_is_refused() -> None:

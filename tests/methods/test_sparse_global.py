@@ -63,7 +63,8 @@ def test_global_projections_begin_as_copies() -> None:
 
 
 @torch.no_grad()
-def test_two_sided_equals_longformer() -> None:
+@pytest.mark.parametrize("tokens", [70, 67])
+def test_two_sided_equals_longformer(tokens) -> None:
     longformer = pytest.importorskip("transformers.models.longformer.modeling_longformer")
     configuration = pytest.importorskip("transformers").LongformerConfig(
         hidden_size=32,
@@ -72,10 +73,12 @@ def test_two_sided_equals_longformer() -> None:
         num_hidden_layers=1,
         attention_probs_dropout_prob=0.0,
     )
-    # Their window is a multiple of two without the query itself, and divides their sequence.
+    # Their window is a multiple of two without the query itself, and divides their sequence, whose
+    # end is padded and masked where it would not.
     probe = Probe(METHOD, Config(window=8, global_every=10, positions="none"))
     method = probe.build(shape=probe.shape(causal=False))
     x = probe.tokens(2, 70)
+    padded = (torch.arange(70) >= tokens).expand(2, -1)
     theirs = longformer.LongformerSelfAttention(configuration, 0).double().eval()
     for name, full_name in (("q", "query"), ("k", "key"), ("v", "value")):
         pairs = (
@@ -85,13 +88,13 @@ def test_two_sided_equals_longformer() -> None:
         for linear, own in pairs:
             linear.weight.copy_(own.weight)
             linear.bias.zero_()
-    is_global = ((torch.arange(70) + 1) % 10 == 0).expand(2, -1)
+    is_global = ((torch.arange(70) + 1) % 10 == 0).expand(2, -1) & ~padded
     y = theirs(
         x,
-        attention_mask=torch.where(is_global, 10000.0, 0.0).double(),
-        is_index_masked=torch.zeros(2, 70).bool(),
+        attention_mask=10000.0 * (is_global.double() - padded.double()),
+        is_index_masked=padded,
         is_index_global_attn=is_global,
         is_global_attn=True,
     )[0]
     # Their softmax is float32 whatever the input.
-    assert difference(method(x)[0], method.heads.o(y)).size < 1e-6
+    assert difference(method(x[:, :tokens])[0], method.heads.o(y)[:, :tokens]).size < 1e-6

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lcbench.method import state_bytes
 from lcbench.methods.vanilla import METHOD, Config
-from lcbench.probe import Probe
+from lcbench.probe import Probe, difference
 
 
 def dense(method, project, x: Tensor) -> Tensor:
@@ -60,3 +60,34 @@ def test_both_sides_have_no_state() -> None:
     assert both_sides(probe.tokens(1, 3))[1] is None
     with pytest.raises(ValueError, match="bidirectional"):
         both_sides(probe.tokens(1, 3), state)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("causal", [True, False])
+def test_without_positions_it_equals_torchs_multihead_attention(causal) -> None:
+    probe = Probe(METHOD, Config(positions="none"))
+    method = probe.build(shape=probe.shape(causal=causal))
+    x, heads = probe.tokens(2, 67), method.heads
+    theirs = nn.MultiheadAttention(32, 4, bias=False, batch_first=True).double()
+    theirs.in_proj_weight.copy_(torch.cat((heads.q.weight, heads.k.weight, heads.v.weight)))
+    theirs.out_proj.weight.copy_(heads.o.weight)
+    hidden = torch.ones(67, 67).bool().triu(1) if causal else None
+    y, _ = theirs(x, x, x, attn_mask=hidden, need_weights=False)
+    assert difference(method(x)[0], y).size < 1e-10
+
+
+@torch.no_grad()
+def test_with_rotary_positions_it_equals_llama() -> None:
+    llama = pytest.importorskip("transformers.models.llama.modeling_llama")
+    configuration = pytest.importorskip("transformers").LlamaConfig(
+        hidden_size=32, num_attention_heads=4, num_key_value_heads=4, attn_implementation="eager"
+    )
+    probe = Probe(METHOD, Config())
+    method, x = probe.build(torch.float32), probe.tokens(2, 67, torch.float32)
+    theirs = llama.LlamaAttention(configuration, 0)
+    for name in ("q", "k", "v", "o"):
+        getattr(theirs, f"{name}_proj").weight.copy_(getattr(method.heads, name).weight)
+    positions = llama.LlamaRotaryEmbedding(configuration)(x, torch.arange(67)[None])
+    future = torch.full((67, 67), -math.inf).triu(1)
+    y = theirs(x, position_embeddings=positions, attention_mask=future)[0]
+    assert difference(method(x)[0], y).size < 1e-5
