@@ -66,19 +66,23 @@ class _Blockwise(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         tensors: tuple[Tensor, ...] = ctx.saved_tensors
         # A key is read by many blocks: bfloat16 sums over them would lose the small ones.
-        totals = [
-            torch.zeros_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
-            for tensor in tensors
-        ]
+        wanted = [i for i, needed in enumerate(ctx.needs_input_grad[2:]) if needed]
+        totals = {
+            i: torch.zeros_like(
+                tensors[i], dtype=torch.promote_types(tensors[i].dtype, torch.float32)
+            )
+            for i in wanted
+        }
         with torch.autocast(grad.device.type, enabled=False), torch.enable_grad():
             for block in ctx.blocks:
-                parts = [part.detach().requires_grad_() for part in _parts(block, tensors)]
+                parts = [part.detach() for part in _parts(block, tensors)]
+                leaves = [parts[i].requires_grad_() for i in wanted]
                 out = ctx.core(block, *parts)
-                added = torch.autograd.grad(out, parts, grad[:, block.rows])
-                for total, rows, part in zip(totals, block.reads, added, strict=True):
-                    total[:, rows] += part
-        totals = [total.to(tensor.dtype) for total, tensor in zip(totals, tensors, strict=True)]
-        return None, None, *totals
+                added = torch.autograd.grad(out, leaves, grad[:, block.rows])
+                for i, part in zip(wanted, added, strict=True):
+                    totals[i][:, block.reads[i]] += part
+        gradients = (totals[i].to(t.dtype) if i in totals else None for i, t in enumerate(tensors))
+        return None, None, *gradients
 
 
 def block_size(batch: int, keys: int) -> int:
@@ -218,3 +222,95 @@ def _banded_in_one_call(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) 
     q_blocks = q_blocks.unflatten(1, (count, size))  # [B H, blocks, size, K]
     out = F.scaled_dot_product_attention(q_blocks, k_blocks, v_blocks, attn_mask=visible)
     return out.flatten(1, 2)[:, :num_queries].view_as(q)
+
+
+def biased_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Tensor,
+    *,
+    after: int = 0,
+    scale: float | None = None,
+) -> Tensor:
+    """Softmax attention whose scores have a number added for each distance: O(T L) work, O(T) memory.
+
+    Args:
+        q: `[B, H, T, K]`.
+        k: `[B, H, S, K]` with S at least T.
+        v: `[B, H, S, K]`.
+        table: `[H, L]`, what a head adds to the score of a key d after its query (before, if d is
+            negative) in column `L - 1 - after + d`. Keys without a column are not seen.
+        after: Columns of keys after the query.
+        scale: What products of queries and keys are multiplied by; 1 / sqrt K unless given.
+    """
+    num_queries, num_keys, before = q.size(2), k.size(2), table.size(1) - 1 - after
+    is_fused = _fuses_bias(q, table, covers=before + after + 1 >= num_keys)
+    size = min(num_queries, _biased_rows(q, min(before + after, num_keys), is_fused=is_fused))
+    # Last query first: bias then depends on row plus column, a view of the table with no copy.
+    padded = F.pad(table, (size - 1, size - 1), value=-math.inf)
+    blocks: list[Block] = []
+    for rows in row_blocks(num_queries, size):
+        first, last = num_keys - rows.stop, num_keys - 1 - rows.start  # positions of its queries
+        keys = slice(max(0, first - before), min(num_keys, last + after + 1))
+        column = keys.start - last + before + size - 1
+        columns = slice(column, column + last - first + keys.stop - keys.start)
+        blocks.append(Block(rows, (rows, keys, keys, columns)))
+    core = _fused_bias if is_fused else _added_bias
+    scale = 1 / math.sqrt(q.size(-1)) if scale is None else scale
+
+    def scaled(_block: Block, *parts: Tensor) -> Tensor:
+        return core(*parts, scale=scale)
+
+    parts = (part.flatten(0, 1) for part in (q.flip(2), k, v))
+    return blockwise(scaled, blocks, *parts, padded).view_as(q).flip(2)
+
+
+def _fuses_bias(q: Tensor, table: Tensor, *, covers: bool) -> bool:
+    """Whether torch's fused kernel, which gives a bias no gradient, is the faster one."""
+    if q.device.type != "cpu" or (table.requires_grad and torch.is_grad_enabled()):
+        return False
+    return q.size(2) == 1 or (covers and q.dtype != torch.bfloat16)
+
+
+def _biased_rows(q: Tensor, keys: int, *, is_fused: bool) -> int:
+    """Queries of a block that reads `keys` keys beside its own."""
+    batch = q.size(0) * q.size(1)
+    if is_fused:
+        return 768  # from here on the kernel works in its largest tiles
+    if q.device.type != "cpu":
+        return max(64, min(1024, 2**26 // (batch * max(1, keys))))
+    return max(64, block_size(batch, keys))
+
+
+def _fused_bias(q: Tensor, k: Tensor, v: Tensor, table: Tensor, *, scale: float) -> Tensor:
+    """One block of `biased_attention`, its scores never held."""
+    q, k, v = (part.unflatten(0, (-1, table.size(0))) for part in (q, k, v))  # [B, H, T, K]
+    bias = table.to(q.dtype).unfold(1, k.size(2), 1)[None]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale).flatten(0, 1)
+
+
+def _added_bias(q: Tensor, k: Tensor, v: Tensor, table: Tensor, *, scale: float) -> Tensor:
+    """One block of `biased_attention`, differentiable in the table."""
+    bias: Tensor = _Diagonals.apply(table.to(q.dtype), k.size(1))  # pyright: ignore[reportAssignmentType]
+    batch = q.size(0) // bias.size(0)
+    bias = bias.expand(batch, -1, -1, -1).flatten(0, 1)
+    return torch.softmax(torch.baddbmm(bias, q, k.mT, alpha=scale), -1) @ v
+
+
+class _Diagonals(torch.autograd.Function):
+    """`[H, T + S - 1]` seen as `[H, T, S]`: entry (r, c) is number r + c."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, columns: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        del ctx
+        return table.unfold(1, columns, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        del ctx
+        heads, rows, columns = grad.shape
+        # Numbers read on as rows of one fewer column move a row's entries one to the right.
+        skewed = F.pad(grad, (0, rows)).flatten(1)[:, : rows * (rows + columns - 1)]
+        return skewed.view(heads, rows, -1).sum(1), None
