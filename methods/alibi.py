@@ -1,8 +1,8 @@
 """Attention with linear biases: a head trusts a key less the farther it lies, at a pace of its own.
 
-Source: Press et al. (2021), "Train Short, Test Long", arXiv:2108.12409, section 3, with the slopes
-of its footnote on heads that are no power of two. It has no other positions. The paper is causal;
-where tokens may see both sides, distance counts the same on either.
+Source: Press et al. (2021), "Train Short, Test Long", arXiv:2108.12409, section 3; where the
+number of heads is no power of two, slopes as in the authors' code. There are no other positions.
+The paper is causal: where tokens may see both sides, here a distance counts the same on either.
 Shapes: B batch, T tokens, D width, H heads, K head width, S keys.
 """
 
