@@ -233,7 +233,7 @@ def biased_attention(
     after: int = 0,
     scale: float | None = None,
 ) -> Tensor:
-    """Softmax attention whose scores have a number added for each distance: O(T L) work, O(T) memory.
+    """Softmax attention with a number added to scores by distance: O(T L) work, O(T) memory.
 
     Args:
         q: `[B, H, T, K]`.

@@ -64,14 +64,16 @@ def rotate(*tensors: Tensor, positions: Tensor) -> list[Tensor]:
         tensors: Queries and keys `[B, H, T, K]`, K even.
         positions: `[T]` integers.
     """
-    wide = torch.promote_types(tensors[0].dtype, torch.float32)
-    angles = _angles(positions, tensors[0].size(-1))
-    cos, sin = (part.to(tensors[0].device, wide) for part in (angles.cos(), angles.sin()))
-    turned: list[Tensor] = []
-    for tensor in tensors:
-        a, b = tensor.to(wide).chunk(2, dim=-1)
-        turned.append(torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(tensor.dtype))
-    return turned
+    angles = angles_of(positions, tensors[0].size(-1))
+    return [turn(tensor, angles) for tensor in tensors]
+
+
+def turn(tensor: Tensor, angles: Tensor) -> Tensor:
+    """Turn pairs of features `(i, i + K/2)` of `[..., T, K]` by the angles `[T, K/2]`."""
+    wide = torch.promote_types(tensor.dtype, torch.float32)
+    cos, sin = (part.to(tensor.device, wide) for part in (angles.cos(), angles.sin()))
+    a, b = tensor.to(wide).chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(tensor.dtype)
 
 
 def sinusoids(positions: Tensor, width: int) -> Tensor:
@@ -84,14 +86,14 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
     """
     if width % 2:
         raise ValueError(f"sinusoidal positions come in pairs: width must be even, got {width}")
-    angles = _angles(positions, width)
+    angles = angles_of(positions, width)
     return torch.cat((angles.sin(), angles.cos()), -1)
 
 
-def _angles(positions: Tensor, width: int) -> Tensor:
-    """Position times `10000^(-2i / width)`: `[T, width / 2]`, float64 for the far positions."""
+def angles_of(positions: Tensor, width: int, *, base: float = 10_000.0) -> Tensor:
+    """Position times `base^(-2i / width)`: `[T, width / 2]`, float64 for the far positions."""
     exponents = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device) / width
-    return positions.double()[:, None] * 10000.0**-exponents
+    return positions.double()[:, None] * base**-exponents
 
 
 class WindowCache(NamedTuple):

@@ -21,14 +21,12 @@ from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, P
 
 @dataclass(frozen=True, kw_only=True)
 class Config(MethodConfig):
-    """How wide spans may be, where they start and what they cost."""
+    """How wide spans may be and what they cost."""
 
     max_span: int = 512
     """Keys a query sees at most, itself included, S."""
     ramp: int = 32
     """Tokens over which the mask falls from 1 to 0 beyond a span, R."""
-    initial_span: float = 1.0
-    """Spans before training, as a part of `max_span`."""
     span_loss: float = 2e-6
     """What a token of a layer's mean span adds to the training loss, in nats."""
 
@@ -36,8 +34,6 @@ class Config(MethodConfig):
         for name in ("max_span", "ramp"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.initial_span <= 1:
-            raise ValueError(f"initial_span must be from 0 to 1, got {self.initial_span}")
         if not 0 <= self.span_loss < math.inf:
             raise ValueError(f"span_loss must be at least 0 and finite, got {self.span_loss}")
 
@@ -50,7 +46,7 @@ class AdaptiveSpan(Method):
         self.max_span, self.ramp = config.max_span, config.ramp
         self.span_loss = config.span_loss
         self.heads = Heads(shape)
-        self.fraction = nn.Parameter(torch.full((shape.num_heads,), config.initial_span))
+        self.fraction = nn.Parameter(torch.ones(shape.num_heads))
 
     def forward(
         self, x: Tensor, state: WindowCache | None = None

@@ -111,7 +111,7 @@ def test_training_narrows_what_is_not_needed_and_widens_what_is() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("max_span", 0), ("ramp", 0), ("initial_span", 1.5), ("span_loss", math.inf)],
+    [("max_span", 0), ("ramp", 0), ("span_loss", math.inf)],
 )
 def test_values_out_of_range_are_refused(field, value) -> None:
     with pytest.raises(ValueError, match=f"{field} must be .* got {value}"):

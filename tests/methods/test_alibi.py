@@ -48,7 +48,7 @@ def test_gradients_through_a_carried_state(lengths, in_calls, assert_agree) -> N
 
 @torch.no_grad()
 def test_far_distances_are_told_apart_in_bfloat16() -> None:
-    """1,000 and 1,001 are one number in bfloat16; a bias from rounded distances would not see it."""
+    """1,000 and 1,001 are one number in bfloat16: distances are multiplied before rounding."""
     probe = Probe(METHOD, Config())
     exact, rounded = probe.build(), probe.build(torch.bfloat16)
     x = probe.tokens(1, 2000)
