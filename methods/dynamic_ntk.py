@@ -73,7 +73,9 @@ class DynamicNTK(Method):
             num_keys, width, train_context=self.shape.train_context, factor=self.factor
         )
         positions = positions_of(k.flatten(0, 1), 0)
-        angles = angles_of(positions, width, base=base) - angles_of(positions, width, base=BASE)
+        one = positions[:1] + 1
+        per_token = angles_of(one, width, base=base) - angles_of(one, width, base=BASE)  # [1, K/2]
+        angles = positions.double()[:, None] * per_token
         return turn(q, angles[num_keys - q.size(2) :]), turn(k, angles)
 
 
