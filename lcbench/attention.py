@@ -244,18 +244,12 @@ def biased_attention(
         after: Columns of keys after the query.
         scale: What products of queries and keys are multiplied by; 1 / sqrt K unless given.
     """
-    num_queries, num_keys, before = q.size(2), k.size(2), table.size(1) - 1 - after
-    is_fused = _fuses_bias(q, table, covers=before + after + 1 >= num_keys)
-    size = min(num_queries, _biased_rows(q, min(before + after, num_keys), is_fused=is_fused))
+    num_queries, num_keys, columns = q.size(2), k.size(2), table.size(1)
+    is_fused = _fuses_bias(q, table, covers=columns >= num_keys)
+    size = min(num_queries, _biased_rows(q, min(columns - 1, num_keys), is_fused=is_fused))
     # Last query first: bias then depends on row plus column, a view of the table with no copy.
     padded = F.pad(table, (size - 1, size - 1), value=-math.inf)
-    blocks: list[Block] = []
-    for rows in row_blocks(num_queries, size):
-        first, last = num_keys - rows.stop, num_keys - 1 - rows.start  # positions of its queries
-        keys = slice(max(0, first - before), min(num_keys, last + after + 1))
-        column = keys.start - last + before + size - 1
-        columns = slice(column, column + last - first + keys.stop - keys.start)
-        blocks.append(Block(rows, (rows, keys, keys, columns)))
+    blocks = _biased_blocks(num_queries, num_keys, size, before=columns - 1 - after, after=after)
     core = _fused_bias if is_fused else _added_bias
     scale = 1 / math.sqrt(q.size(-1)) if scale is None else scale
 
@@ -264,6 +258,20 @@ def biased_attention(
 
     parts = (part.flatten(0, 1) for part in (q.flip(2), k, v))
     return blockwise(scaled, blocks, *parts, padded).view_as(q).flip(2)
+
+
+def _biased_blocks(
+    num_queries: int, num_keys: int, size: int, *, before: int, after: int
+) -> list[Block]:
+    """Blocks of `size` queries, last query first, and what they read of q, k, v and the table."""
+    blocks: list[Block] = []
+    for rows in row_blocks(num_queries, size):
+        first, last = num_keys - rows.stop, num_keys - 1 - rows.start  # positions of its queries
+        keys = slice(max(0, first - before), min(num_keys, last + after + 1))
+        column = keys.start - last + before + size - 1
+        columns = slice(column, column + last - first + keys.stop - keys.start)
+        blocks.append(Block(rows, (rows, keys, keys, columns)))
+    return blocks
 
 
 def _fuses_bias(q: Tensor, table: Tensor, *, covers: bool) -> bool:
