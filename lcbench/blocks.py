@@ -3,7 +3,7 @@
 Letters: B batch, T new tokens, S keys, D width, H heads, K head width.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,14 +64,37 @@ def rotate(*tensors: Tensor, positions: Tensor) -> list[Tensor]:
         tensors: Queries and keys `[B, H, T, K]`, K even.
         positions: `[T]` integers.
     """
-    wide = torch.promote_types(tensors[0].dtype, torch.float32)
-    angles = _angles(positions, tensors[0].size(-1))
-    cos, sin = (part.to(tensors[0].device, wide) for part in (angles.cos(), angles.sin()))
-    turned: list[Tensor] = []
-    for tensor in tensors:
-        a, b = tensor.to(wide).chunk(2, dim=-1)
-        turned.append(torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(tensor.dtype))
-    return turned
+    angles = angles_of(positions, tensors[0].size(-1))
+    return [turn(tensor, angles) for tensor in tensors]
+
+
+def turn(tensor: Tensor, angles: Tensor) -> Tensor:
+    """Turn pairs of features `(i, i + K/2)` of `[..., T, K]` by the angles `[T, K/2]`."""
+    wide = torch.promote_types(tensor.dtype, torch.float32)
+    cos, sin = (part.to(tensor.device, wide) for part in (angles.cos(), angles.sin()))
+    return cast(Tensor, _Turn.apply(tensor.to(wide), cos, sin)).to(tensor.dtype)
+
+
+class _Turn(torch.autograd.Function):
+    """`turn` into one buffer: plain arithmetic fills seven, which takes a CPU far longer."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, tensor: Tensor, cos: Tensor, sin: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        out = tensor.new_empty(tensor.shape)
+        (a, b), (first, second) = tensor.chunk(2, dim=-1), out.chunk(2, dim=-1)
+        torch.mul(a, cos, out=first).addcmul_(b, sin, value=-1)
+        torch.mul(b, cos, out=second).addcmul_(a, sin)
+        return out
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return cast(Tensor, _Turn.apply(grad, cos, -sin)), None, None
 
 
 def sinusoids(positions: Tensor, width: int) -> Tensor:
@@ -84,14 +107,14 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
     """
     if width % 2:
         raise ValueError(f"sinusoidal positions come in pairs: width must be even, got {width}")
-    angles = _angles(positions, width)
+    angles = angles_of(positions, width)
     return torch.cat((angles.sin(), angles.cos()), -1)
 
 
-def _angles(positions: Tensor, width: int) -> Tensor:
-    """Position times `10000^(-2i / width)`: `[T, width / 2]`, float64 for the far positions."""
+def angles_of(positions: Tensor, width: int, *, base: float = 10_000.0) -> Tensor:
+    """Position times `base^(-2i / width)`: `[T, width / 2]`, float64 for the far positions."""
     exponents = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device) / width
-    return positions.double()[:, None] * 10000.0**-exponents
+    return positions.double()[:, None] * base**-exponents
 
 
 class WindowCache(NamedTuple):

@@ -19,6 +19,9 @@ from lcbench.model import build_method
 TOKENS = 67
 """The usual length of a sequence: prime, so that no block of any method divides it."""
 
+TRAIN_CONTEXT = 32
+"""What a method is told that it is trained at: shorter than most sequences it is tried on."""
+
 MAX_CONTEXT = 405
 """Tokens of the longest sequence a declared reach is measured on."""
 
@@ -51,9 +54,14 @@ class Probe:
     def shape(
         self, *, causal: bool | None = None, d_model: int = 32, num_heads: int = 4
     ) -> ModelShape:
-        """A small place in a model, causal where the method can be."""
+        """A small place in a model, causal where the method can be.
+
+        The trained context is so short that what a method does beyond it is seen too.
+        """
         causal = self.spec.causal if causal is None else causal
-        return ModelShape(d_model=d_model, num_heads=num_heads, causal=causal)
+        return ModelShape(
+            d_model=d_model, num_heads=num_heads, causal=causal, train_context=TRAIN_CONTEXT
+        )
 
     def build(
         self,

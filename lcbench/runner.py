@@ -23,7 +23,8 @@ from lcbench.suite import ANCHOR, Cell, MethodCard, Suite, TaskCard
 from lcbench.task import stream
 
 HARNESS_FILES = (
-    "config", "method", "blocks", "attention", "model", "task", "corpus", "sampling", "suite",
+    "config", "method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias",
+    "model", "task", "corpus", "sampling", "suite",
     "train", "measure", "environment", "isolation", "cells",
 )  # fmt: skip
 """Modules of this package that can change a number; their hash is part of every cell's id."""

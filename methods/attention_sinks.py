@@ -17,14 +17,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lcbench.attention import (
-    Block,
-    additive,
-    band_blocks,
-    band_mask,
-    block_size,
-    blockwise,
-)
 from lcbench.blocks import (
     Heads,
     WindowCache,
@@ -34,6 +26,7 @@ from lcbench.blocks import (
     positions_of,
     rotate,
 )
+from lcbench.blockwise import Block, additive, band_blocks, band_mask, block_size, blockwise
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
 
 

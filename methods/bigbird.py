@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lcbench.attention import block_sparse_attention, full_attention
+from lcbench.attention import full_attention
+from lcbench.block_sparse import block_sparse_attention
 from lcbench.blocks import Heads, KVCache, grow_cache, position_of
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
 

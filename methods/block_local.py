@@ -14,15 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lcbench.attention import (
-    Block,
-    additive,
-    blockwise,
-    full_attention,
-    masked_attention,
-    row_blocks,
-)
+from lcbench.attention import full_attention
 from lcbench.blocks import Heads, WindowCache, extend_window, position_of
+from lcbench.blockwise import Block, additive, blockwise, masked_attention, row_blocks
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
 
 CACHED_FLOATS = 3 * 2**17

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lcbench.attention import Block, block_size, softmax_blocks
 from lcbench.blocks import (
     Heads,
     WindowCache,
@@ -24,6 +23,7 @@ from lcbench.blocks import (
     sinusoids,
     split_heads,
 )
+from lcbench.blockwise import Block, block_size, softmax_blocks
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper, detach_state
 
 

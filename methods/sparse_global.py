@@ -16,17 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lcbench.attention import (
-    Block,
-    band_blocks,
-    band_mask,
-    block_size,
-    blockwise,
-    full_attention,
-    fused_attention,
-    row_blocks,
-    softmax_blocks,
-)
+from lcbench.attention import full_attention, fused_attention
 from lcbench.blocks import (
     Heads,
     KVCache,
@@ -38,6 +28,15 @@ from lcbench.blocks import (
     positions_of,
     rotate,
     split_heads,
+)
+from lcbench.blockwise import (
+    Block,
+    band_blocks,
+    band_mask,
+    block_size,
+    blockwise,
+    row_blocks,
+    softmax_blocks,
 )
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
 

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from lcbench import attention
-from lcbench.attention import banded_attention, block_sparse_attention, full_attention
+from lcbench.attention import banded_attention, full_attention
+from lcbench.block_sparse import block_sparse_attention
+from lcbench.distance_bias import biased_attention
 
 
 def rows(count: int, *, seed: int = 0, width: int = 8, dtype=torch.float64) -> Tensor:
@@ -78,6 +80,42 @@ def test_banded_gradients_in_bfloat16_are_as_good_as_dense_ones() -> None:
     ours = gradients(banded_attention(*rounded, window=16), rounded)
     for right, naive, got in zip(truth, coarse, ours, strict=True):
         assert (got - right).norm() < 1.2 * (naive - right).norm()
+
+
+def dense_biased(q: Tensor, k: Tensor, v: Tensor, table: Tensor, after: int, scale: float):
+    """Every score with its distance's number added; a distance without one is not seen."""
+    column = torch.arange(k.size(2)) - torch.arange(k.size(2) - q.size(2), k.size(2))[:, None]
+    column = column + table.size(1) - 1 - after
+    seen = (column >= 0) & (column < table.size(1))
+    bias = table[:, column.clamp(0, table.size(1) - 1)].masked_fill(~seen, -math.inf)
+    return torch.softmax(q @ k.mT * scale + bias, -1) @ v
+
+
+BIASED = [
+    *[(1, 1, 1, 0), (1, 9, 9, 0), (4, 4, 5, 0), (67, 67, 5, 0), (67, 67, 67, 0), (3, 200, 200, 0)],
+    *[(300, 315, 315, 0), (401, 401, 70, 0), (130, 140, 500, 0), (9, 9, 17, 8), (67, 67, 133, 66)],
+    *[(401, 401, 11, 3), (300, 300, 599, 299), (800, 800, 800, 0)],
+]
+
+
+@pytest.mark.parametrize(("queries", "keys", "columns", "after"), BIASED)
+@pytest.mark.parametrize("learned", [True, False])
+def test_biased_attention(queries, keys, columns, after, learned) -> None:
+    leaves = inputs(queries, keys)
+    table = rows(columns, seed=5, width=3)[0, 0].T.contiguous().requires_grad_(learned)
+    y = biased_attention(*leaves, table, after=after, scale=0.7)
+    expected = dense_biased(*leaves, table, after, 0.7)
+    assert_same(y, expected, [*leaves, table] if learned else leaves)
+
+
+@torch.no_grad()
+def test_biased_attention_without_gradients_is_the_same() -> None:
+    for queries, keys, columns, after in BIASED:
+        leaves = inputs(queries, keys)
+        table = rows(columns, seed=5, width=3)[0, 0].T
+        y = biased_attention(*leaves, table, after=after)
+        expected = dense_biased(*leaves, table, after, 8**-0.5)
+        torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
 
 
 def test_blockwise_works_in_the_dtype_of_its_inputs_under_autocast() -> None:

@@ -167,6 +167,14 @@ class RemembersTheLongestCall(Toy):
         return super().values(seen) / self.longest
 
 
+class RemembersWhatItWasNotTrainedFor(Toy):
+    longest = 1
+
+    def values(self, seen: Tensor) -> Tensor:
+        self.longest = max(self.longest, seen.shape[1])
+        return super().values(seen) * min(1.0, self.shape.train_context / self.longest)
+
+
 class ScalesItsInputInPlace(Toy):
     def values(self, seen: Tensor) -> Tensor:
         return super().values(seen.mul_(1.5))
@@ -286,6 +294,7 @@ PLANTED = [
     _planted("long-context", OverflowsWhenLong),
     _planted("batch", MixesExamples),
     _planted("determinism", RemembersTheLongestCall),
+    _planted("determinism", RemembersWhatItWasNotTrainedFor),
     _planted("determinism", ScalesItsInputInPlace),
     _planted("determinism", SeesAnotherWindowInTraining),
     _planted("determinism", DrawsNoise),
