@@ -30,6 +30,19 @@ def distinct(rng: np.random.Generator, batch: int, count: int, below: int) -> In
     return drawn
 
 
+def places(rng: np.random.Generator, batch: int, count: int, width: int, room: int) -> IntArray:
+    """Starts of `count` blocks of `width` tokens in `room` tokens, in order: `[batch, count]`.
+
+    No two blocks overlap, and every layout is equally likely.
+
+    Raises:
+        ValueError: Blocks that do not fit in the room.
+    """
+    # A block counted as one place instead of `width` tokens.
+    starts = np.sort(distinct(rng, batch, count, room - count * (width - 1)), axis=1)
+    return starts + np.arange(count) * (width - 1)
+
+
 def ask(inputs: IntArray, queries: IntArray, answers: IntArray, evidence: IntArray) -> Batch:
     """A batch that is scored at its queries alone.
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from lcbench.sampling import ask, distinct
+from lcbench.sampling import ask, distinct, places
 from lcbench.task import Batch, IntArray, Solver, Task, TaskConfig, TaskSpec
 
 ASK = 0
@@ -72,9 +72,7 @@ class Needle(Task[Config]):
             )
         keys = 1 + distinct(rng, batch, num_needles, third)  # [B, N]
         values = 1 + third + distinct(rng, batch, num_needles, third)
-        # A needle counted as one place instead of two tokens: every layout is then equally likely.
-        places = np.sort(distinct(rng, batch, num_needles, haystack - num_needles), axis=1)
-        starts = places + np.arange(num_needles)
+        starts = places(rng, batch, num_needles, 2, haystack)
         asked = distinct(rng, batch, num_needles, num_needles)  # [B, N] which needle, in turn
         inputs = self._noise(rng, batch, context)
         np.put_along_axis(inputs, starts, keys, axis=1)

@@ -25,6 +25,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "mqar_update": [{"num_updates": 8}, {"num_pairs": 2, "num_updates": 1}],
     "needle": [{"noise": "diverse"}, {"num_needles": 2}, {"num_needles": 20, "vocab_size": 62}],
     "selective_copy": [{"num_tokens": 96}, {"vocab_size": 4}],
+    "fuzzy_recall": [
+        {"num_pairs": 12, "value_kinds": 24},
+        {"num_pairs": 3, "motif": 5, "key_kinds": 2},
+        {"num_pairs": 2, "motif": 2, "key_kinds": 3, "farthest": 70},
+    ],
     "induction": [{"vocab_size": 200}, {"vocab_size": 500}],
 }
 CASES = [
