@@ -23,10 +23,16 @@ BATCH, CONTEXT = 96, 192
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "mqar": [{"noise": True}, {"power_a": 0.01}, {"num_pairs": 31}, {"vocab_size": 8192}],
     "mqar_update": [{"num_updates": 8}, {"num_pairs": 2, "num_updates": 1}],
-    "needle": [{"noise": "diverse"}, {"num_needles": 2}, {"num_needles": 20, "vocab_size": 62}],
+    "needle": [
+        {"noise": "diverse"},
+        {"num_needles": 2},
+        {"num_needles": 20, "vocab_size": 62},
+        {"nearest": 50, "farthest": 100},
+    ],
     "selective_copy": [{"num_tokens": 96}, {"vocab_size": 4}],
+    "compositional": [{"grid": 2}, {"grid": 6, "vocab_size": 200}, {"farthest": 77}],
     "fuzzy_recall": [
-        {"num_pairs": 12, "value_kinds": 24},
+        {"num_pairs": 12, "key_kinds": 4, "value_kinds": 24},
         {"num_pairs": 3, "motif": 5, "key_kinds": 2},
         {"num_pairs": 2, "motif": 2, "key_kinds": 3, "farthest": 70},
     ],
@@ -248,6 +254,19 @@ def test_needles_lie_at_every_depth_and_are_asked_in_any_order(noise: str) -> No
     assert abs(first_asked_first.mean() - 1 / num_needles) < 0.03
 
 
+@pytest.mark.parametrize(("nearest", "farthest"), [(2, 40), (40, 80), (60, None)])
+def test_needles_lie_at_the_distances_asked_for(nearest: int, farthest: int | None) -> None:
+    task = build("needle", {"nearest": nearest, "farthest": farthest})
+    targets, distances = task.sample(np.random.default_rng(3), 6000, 100)[1:]
+    asked = distances[targets != IGNORE].reshape(-1, 4)
+    # The first question is the nearest of four that lie two tokens apart, the last the farthest.
+    assert asked[:, 0].min() == nearest
+    assert asked[:, -1].max() == (farthest or 98)
+    places = np.bincount((asked - [0, 2, 4, 6]).ravel())[nearest:]
+    expected = places.sum() / len(places)
+    assert np.abs(places[1:-1] - expected).max() < 0.1 * expected
+
+
 def test_needle_noise_is_one_sentence_or_drawn_anew() -> None:
     for noise, varies in (("repeated", False), ("diverse", True)):
         inputs = build("needle", {"noise": noise}).sample(np.random.default_rng(3), 99, 64).inputs
@@ -290,6 +309,16 @@ def test_selective_copy_floor_is_the_mean_over_every_draw(draws: int, kinds: int
         ("mqar_update", {"vocab_size": 22}),
         ("needle", {"num_needles": 1}),
         ("needle", {"vocab_size": 12}),
+        ("needle", {"nearest": 1}),
+        ("needle", {"nearest": 10, "farthest": 21}),
+        ("fuzzy_recall", {"num_pairs": 1}),
+        ("fuzzy_recall", {"motif": 1}),
+        ("fuzzy_recall", {"key_kinds": 1}),
+        ("fuzzy_recall", {"value_kinds": 7}),
+        ("fuzzy_recall", {"farthest": 54}),
+        ("compositional", {"grid": 1}),
+        ("compositional", {"vocab_size": 27}),
+        ("compositional", {"farthest": 44}),
         ("selective_copy", {"num_tokens": 1}),
         ("selective_copy", {"vocab_size": 3}),
         ("induction", {"vocab_size": 2}),
