@@ -31,6 +31,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "selective_copy": [{"num_tokens": 96}, {"vocab_size": 4}],
     "compositional": [{"grid": 2}, {"grid": 6, "vocab_size": 200}, {"farthest": 77}],
+    "copy": [{"num_tokens": 20}, {"num_tokens": 3}, {"vocab_size": 4}],
     "fuzzy_recall": [
         {"num_pairs": 12, "key_kinds": 4, "value_kinds": 24},
         {"num_pairs": 3, "motif": 5, "key_kinds": 2},
@@ -316,6 +317,8 @@ def test_selective_copy_floor_is_the_mean_over_every_draw(draws: int, kinds: int
         ("fuzzy_recall", {"key_kinds": 1}),
         ("fuzzy_recall", {"value_kinds": 7}),
         ("fuzzy_recall", {"farthest": 54}),
+        ("copy", {"num_tokens": 2}),
+        ("copy", {"vocab_size": 3}),
         ("compositional", {"grid": 1}),
         ("compositional", {"vocab_size": 27}),
         ("compositional", {"farthest": 44}),
