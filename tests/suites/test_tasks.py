@@ -32,6 +32,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "selective_copy": [{"num_tokens": 96}, {"vocab_size": 4}],
     "compositional": [{"grid": 2}, {"grid": 6, "vocab_size": 200}, {"farthest": 77}],
     "copy": [{"num_tokens": 20}, {"num_tokens": 3}, {"vocab_size": 4}],
+    "frequent_words": [{"top": 3}, {"alpha": 1.0, "num_words": 100}, {"num_words": 2}],
     "fuzzy_recall": [
         {"num_pairs": 12, "key_kinds": 4, "value_kinds": 24},
         {"num_pairs": 3, "motif": 5, "key_kinds": 2},
@@ -291,6 +292,19 @@ def test_induction_deals_tokens_evenly_and_marks_anywhere() -> None:
     assert np.abs(by_place - 2 / 31).max() < 0.02
 
 
+@pytest.mark.parametrize("context", [29, 64, 500])
+def test_frequent_words_lead_by_count_and_lie_anywhere(context: int) -> None:
+    task = build("frequent_words", {"top": 3})
+    inputs, targets, _ = task.sample(np.random.default_rng(3), 3000, context)
+    counts = np.sort((inputs[..., None] == np.arange(4, 28)).sum(axis=1), axis=1)[:, ::-1]
+    assert (counts == counts[0]).all()
+    assert (np.diff(counts[0, :4]) < 0).all()
+    for rank in range(3):
+        leads = inputs[:, :-3] == targets[:, -3 + rank, None]
+        assert (leads.sum(axis=1) == counts[0, rank]).all()
+        assert np.abs(leads.mean(axis=0) - counts[0, rank] / (context - 3)).max() < 0.05
+
+
 @pytest.mark.parametrize(("draws", "kinds"), [(2, 2), (3, 2), (4, 3), (5, 4)])
 def test_selective_copy_floor_is_the_mean_over_every_draw(draws: int, kinds: int) -> None:
     task = build("selective_copy", {"num_tokens": draws, "vocab_size": kinds + 2})
@@ -325,6 +339,8 @@ def test_selective_copy_floor_is_the_mean_over_every_draw(draws: int, kinds: int
         ("selective_copy", {"num_tokens": 1}),
         ("selective_copy", {"vocab_size": 3}),
         ("induction", {"vocab_size": 2}),
+        ("frequent_words", {"alpha": 0.0}),
+        ("frequent_words", {"top": 24}),
     ],
 )
 def test_a_config_that_asks_nothing_is_refused(name: str, overrides: dict) -> None:
