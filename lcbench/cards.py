@@ -156,7 +156,7 @@ def _example(task: Task[Any], batch: Batch) -> str:
         evidence[at - batch.distances[0][at]] = True
     words = [task.render(int(token)) for token in inputs]
     if asked.all():
-        return "".join(words)
+        return ("" if _asks_next_tokens(batch) else " ").join(words)
     return " ".join(
         f"[{w}]" if a else f"({w})" if e else w
         for w, a, e in zip(words, asked, evidence, strict=True)
@@ -166,7 +166,13 @@ def _example(task: Task[Any], batch: Batch) -> str:
 def _answers(task: Task[Any], batch: Batch) -> list[str]:
     inputs, targets = batch.inputs[0], batch.targets[0]
     asked = np.nonzero(targets != IGNORE)[0]
-    if len(asked) == len(targets):
+    if _asks_next_tokens(batch):
         return ["Asked everywhere: the next token."]
+    if len(asked) == len(targets):
+        return _wrap("Asked everywhere: " + " ".join(task.render(int(t)) for t in targets))
     pairs = [f"{task.render(int(inputs[i]))} → {task.render(int(targets[i]))}" for i in asked]
     return _wrap("Answers: " + ", ".join(pairs))
+
+
+def _asks_next_tokens(batch: Batch) -> bool:
+    return np.array_equal(batch.targets[:, :-1], batch.inputs[:, 1:])

@@ -33,6 +33,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "compositional": [{"grid": 2}, {"grid": 6, "vocab_size": 200}, {"farthest": 77}],
     "copy": [{"num_tokens": 20}, {"num_tokens": 3}, {"vocab_size": 4}],
     "frequent_words": [{"top": 3}, {"alpha": 1.0, "num_words": 100}, {"num_words": 2}],
+    "variable_tracking": [
+        {"num_hops": 3, "num_chains": 6, "vocab_size": 128},
+        {"num_chains": 2, "farthest": 50},
+    ],
+    "state_tracking": [{"group": "s3"}, {"group": "a5"}],
     "fuzzy_recall": [
         {"num_pairs": 12, "key_kinds": 4, "value_kinds": 24},
         {"num_pairs": 3, "motif": 5, "key_kinds": 2},
@@ -292,6 +297,35 @@ def test_induction_deals_tokens_evenly_and_marks_anywhere() -> None:
     assert np.abs(by_place - 2 / 31).max() < 0.02
 
 
+def test_variable_tracking_chains_are_found_by_no_order() -> None:
+    inputs, targets, distances = build("variable_tracking", {"num_hops": 2}).sample(
+        np.random.default_rng(3), 6000, 80
+    )
+    asked = targets != IGNORE
+    evidence = (np.arange(80) - distances)[asked].reshape(-1, 4)
+    ranks = evidence.argsort(axis=1).argsort(axis=1)
+    assert np.abs((ranks[..., None] == np.arange(4)).mean(axis=0) - 0.25).max() < 0.03
+    assert (inputs == 0).sum() == 6000 * 12
+    assert np.abs((inputs == 0).mean(axis=0)[10:60] - 12 / 72).max() < 0.04
+
+
+@pytest.mark.parametrize(("group", "size"), [("s3", 6), ("a5", 60)])
+def test_state_tracking_asks_what_order_things_are_in(group: str, size: int) -> None:
+    task = build("state_tracking", {"group": group})
+    assert task.vocab_size == size
+    inputs, targets, _ = task.sample(np.random.default_rng(3), 40, 30)
+    for tokens, wanted in zip(inputs.tolist(), targets.tolist(), strict=True):
+        things = task.render(0)
+        for token, state in zip(tokens, wanted, strict=True):
+            things = "".join(things["abcde".index(place)] for place in task.render(token))
+            assert things == task.render(state)
+
+
+def test_state_tracking_of_parity_adds() -> None:
+    inputs, targets, _ = build("state_tracking", {}).sample(np.random.default_rng(3), 40, 30)
+    assert np.array_equal(inputs.cumsum(axis=1) % 2, targets)
+
+
 @pytest.mark.parametrize("context", [29, 64, 500])
 def test_frequent_words_lead_by_count_and_lie_anywhere(context: int) -> None:
     task = build("frequent_words", {"top": 3})
@@ -339,6 +373,10 @@ def test_selective_copy_floor_is_the_mean_over_every_draw(draws: int, kinds: int
         ("selective_copy", {"num_tokens": 1}),
         ("selective_copy", {"vocab_size": 3}),
         ("induction", {"vocab_size": 2}),
+        ("variable_tracking", {"num_chains": 1}),
+        ("variable_tracking", {"num_hops": 0}),
+        ("variable_tracking", {"num_hops": 5}),
+        ("variable_tracking", {"farthest": 31}),
         ("frequent_words", {"alpha": 0.0}),
         ("frequent_words", {"top": 24}),
     ],
