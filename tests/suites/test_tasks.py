@@ -38,6 +38,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"num_chains": 2, "farthest": 50},
     ],
     "state_tracking": [{"group": "s3"}, {"group": "a5"}],
+    "fact_qa": [
+        {"num_facts": 2},
+        {"num_facts": 3, "num_moves": 3},
+        {"num_facts": 3, "num_people": 2, "num_moves": 5, "num_places": 8, "farthest": 100},
+    ],
     "fuzzy_recall": [
         {"num_pairs": 12, "key_kinds": 4, "value_kinds": 24},
         {"num_pairs": 3, "motif": 5, "key_kinds": 2},
@@ -326,6 +331,28 @@ def test_state_tracking_of_parity_adds() -> None:
     assert np.array_equal(inputs.cumsum(axis=1) % 2, targets)
 
 
+@pytest.mark.parametrize("num_facts", [1, 2, 3])
+def test_fact_qa_needs_nothing_before_its_farthest_fact(num_facts: int) -> None:
+    task = build("fact_qa", {"num_facts": num_facts, "num_moves": 3})
+    context, oracle = 200, task.solvers()["oracle"]
+    inputs, targets, distances = task.sample(np.random.default_rng(3), 200, context)
+    asked = (targets != IGNORE).any(axis=0).nonzero()[0]
+    assert len(asked) == 4
+    facts = task.config.facts_each * 4
+    told = np.isin(inputs[:, : -4 * task.config.question], (6, 7))
+    assert (told.sum(axis=1) == facts).all()
+    share = told.mean(axis=0)[1::4]
+    assert np.abs(share - facts / len(share)).max() < 0.15
+    for at in asked:
+        # The fact ends with the full stop after the word that tells it.
+        fact_end = (at - distances[:, at] + 2)[:, None]
+        without = {
+            kept: np.where(np.arange(context) < fact_end - kept, 0, inputs) for kept in (0, 4)
+        }
+        assert (oracle(without[4])[:, at] == targets[:, at]).all()
+        assert (oracle(without[0])[:, at] != targets[:, at]).all()
+
+
 @pytest.mark.parametrize("context", [29, 64, 500])
 def test_frequent_words_lead_by_count_and_lie_anywhere(context: int) -> None:
     task = build("frequent_words", {"top": 3})
@@ -377,6 +404,12 @@ def test_selective_copy_floor_is_the_mean_over_every_draw(draws: int, kinds: int
         ("variable_tracking", {"num_hops": 0}),
         ("variable_tracking", {"num_hops": 5}),
         ("variable_tracking", {"farthest": 31}),
+        ("fact_qa", {"num_facts": 4}),
+        ("fact_qa", {"num_people": 9}),
+        ("fact_qa", {"num_facts": 3}),
+        ("fact_qa", {"num_moves": 7}),
+        ("fact_qa", {"num_places": 9}),
+        ("fact_qa", {"farthest": 51}),
         ("frequent_words", {"alpha": 0.0}),
         ("frequent_words", {"top": 24}),
     ],
