@@ -9,7 +9,7 @@ from lcbench.task import IGNORE, Batch, IntArray, Task, TaskConfig, stream
 
 SIMULATED_TOKENS = 2**22
 """Tokens a simulated floor is the mean over, or fewer for the most examples it takes."""
-SIMULATED_EXAMPLES = 2**14
+SIMULATED_EXAMPLES = 2**13
 
 
 def distinct(rng: np.random.Generator, batch: int, count: int, below: int) -> IntArray:

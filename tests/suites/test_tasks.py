@@ -43,6 +43,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"num_facts": 3, "num_moves": 3},
         {"num_facts": 3, "num_people": 2, "num_moves": 5, "num_places": 8, "farthest": 100},
     ],
+    "listops": [{"max_depth": 4}],
     "fuzzy_recall": [
         {"num_pairs": 12, "key_kinds": 4, "value_kinds": 24},
         {"num_pairs": 3, "motif": 5, "key_kinds": 2},
@@ -331,6 +332,40 @@ def test_state_tracking_of_parity_adds() -> None:
     assert np.array_equal(inputs.cumsum(axis=1) % 2, targets)
 
 
+@pytest.mark.parametrize("context", [8, 64, 700, 3000])
+def test_listops_values_are_those_of_the_lists_as_written(context: int) -> None:
+    task = build("listops", {})
+    inputs, targets, _ = task.sample(np.random.default_rng(3), 40, context)
+    work_out = {"[min": min, "[max": max, "[med": lambda v: int(np.median(v)), "[sum": sum}
+    for tokens, wanted in zip(inputs.tolist(), targets[:, -1].tolist(), strict=True):
+        words = [word for word in map(task.render, tokens) if word != "·"]
+        assert context / 4 < len(words) < context
+        stack: list[list[Any]] = [[]]
+        for word in words:
+            if word in work_out:
+                stack.append([word])
+            elif word == "]":
+                name, *values = stack.pop()
+                assert 2 <= len(values) <= 10
+                stack[-1].append(work_out[name](values) % 10)
+            else:
+                stack[-1].append(int(word))
+        assert stack == [[wanted]]
+
+
+def test_listops_at_lras_lengths_has_the_floors_found_for_lra() -> None:
+    task, rng = build("listops", {}, "test"), np.random.default_rng(3)
+    inputs, targets, _ = task.sample(rng, 3000, 2000)
+    lengths = (inputs != 10).sum(axis=1)
+    assert lengths.min() > 500
+    assert abs(lengths.mean() - 1044) < 30
+    found = {name: (solve(inputs) == targets).any(axis=1) for name, solve in task.solvers().items()}
+    # Shares of 9,760 trees drawn by a separate implementation of LRA's generator.
+    for name, share in {"majority": 0.172, "root-operator": 0.367, "cut-at-depth-2": 0.588}.items():
+        error = (share * (1 - share) * (1 / 3000 + 1 / 9760)) ** 0.5
+        assert abs(found[name].mean() - share) < 3 * error
+
+
 @pytest.mark.parametrize("num_facts", [1, 2, 3])
 def test_fact_qa_needs_nothing_before_its_farthest_fact(num_facts: int) -> None:
     task = build("fact_qa", {"num_facts": num_facts, "num_moves": 3})
@@ -410,6 +445,7 @@ def test_selective_copy_floor_is_the_mean_over_every_draw(draws: int, kinds: int
         ("fact_qa", {"num_moves": 7}),
         ("fact_qa", {"num_places": 9}),
         ("fact_qa", {"farthest": 51}),
+        ("listops", {"max_depth": 1}),
         ("frequent_words", {"alpha": 0.0}),
         ("frequent_words", {"top": 24}),
     ],
