@@ -8,8 +8,7 @@ import numpy as np
 from lcbench.task import IGNORE, Batch, IntArray, Task, TaskConfig, stream
 
 SIMULATED_TOKENS = 2**22
-"""Tokens a simulated floor is the mean over, or fewer for the most examples it takes."""
-SIMULATED_EXAMPLES = 2**13
+"""Most tokens a simulated floor is the mean over, but for a few hundred long examples."""
 
 
 def distinct(rng: np.random.Generator, batch: int, count: int, below: int) -> IntArray:
@@ -66,21 +65,21 @@ def ask(inputs: IntArray, queries: IntArray, answers: IntArray, evidence: IntArr
     return Batch(inputs, targets, distances)
 
 
-def simulated_floor(task: Task[Any], context: int) -> float:
+def simulated_floor(task: Task[Any], context: int, examples: int = 2**13) -> float:
     """Accuracy of the best of a task's trivial solvers, where no formula gives it.
 
-    It is a mean over examples of a stream of its own, the same for every split, and found once for
-    a config and a context.
+    It is a mean over at most so many examples of a stream of its own, the same for every split, and
+    found once for a config and a context.
     """
-    return _simulated_floor(type(task), task.config, context)
+    return _simulated_floor(type(task), task.config, context, examples)
 
 
 @functools.cache
-def _simulated_floor(build: type[Task[Any]], config: TaskConfig, context: int) -> float:
+def _simulated_floor(build: type[Task[Any]], config: TaskConfig, context: int, most: int) -> float:
     task = build(config, "validation")
     rng = stream({"floor": build.__name__}, "validation", 0)
     found: dict[str, list[float]] = {}
-    examples = min(SIMULATED_EXAMPLES, max(256, SIMULATED_TOKENS // context))
+    examples = min(most, max(256, SIMULATED_TOKENS // context))
     size = max(1, min(examples, 2**20 // context))
     for _ in range(0, examples, size):
         inputs, targets, _ = task.sample(rng, size, context)

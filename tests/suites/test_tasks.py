@@ -44,6 +44,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"num_facts": 3, "num_people": 2, "num_moves": 5, "num_places": 8, "farthest": 100},
     ],
     "listops": [{"max_depth": 4}],
+    "pathfinder": [{"length": 1.0, "bend": 2.0}],
     "fuzzy_recall": [
         {"num_pairs": 12, "key_kinds": 4, "value_kinds": 24},
         {"num_pairs": 3, "motif": 5, "key_kinds": 2},
@@ -366,6 +367,27 @@ def test_listops_at_lras_lengths_has_the_floors_found_for_lra() -> None:
         assert abs(found[name].mean() - share) < 3 * error
 
 
+def test_pathfinder_tells_nothing_by_what_is_near_the_dots_of_a_large_image() -> None:
+    task = build("pathfinder", {}, "test")
+    inputs, targets, _ = task.sample(np.random.default_rng(3), 1000, 1024)
+    found = {name: (solve(inputs) == targets).any(axis=1) for name, solve in task.solvers().items()}
+    assert found.pop("oracle").all()
+    assert all(abs(right.mean() - 0.5) < 0.12 for right in found.values())
+    joined = targets[:, -1] == targets.max()
+    dashes = (inputs == 1).sum(axis=1)
+    assert abs(dashes[joined].mean() - dashes[~joined].mean()) < 0.03 * dashes.mean()
+
+
+@pytest.mark.parametrize("context", [64, 80, 625])
+def test_pathfinder_draws_the_largest_square_after_filler(context: int) -> None:
+    inputs = build("pathfinder", {}).sample(np.random.default_rng(3), 8, context).inputs
+    side = math.isqrt(context)
+    assert (inputs[:, : context - side**2] == 3).all()
+    images = inputs[:, context - side**2 :].reshape(-1, side, side)
+    dot = 1 if side < 24 else 9
+    assert ((images == 2).sum(axis=(1, 2)) == 2 * dot).all()
+
+
 @pytest.mark.parametrize("num_facts", [1, 2, 3])
 def test_fact_qa_needs_nothing_before_its_farthest_fact(num_facts: int) -> None:
     task = build("fact_qa", {"num_facts": num_facts, "num_moves": 3})
@@ -446,6 +468,9 @@ def test_selective_copy_floor_is_the_mean_over_every_draw(draws: int, kinds: int
         ("fact_qa", {"num_places": 9}),
         ("fact_qa", {"farthest": 51}),
         ("listops", {"max_depth": 1}),
+        ("pathfinder", {"length": 0.4}),
+        ("pathfinder", {"bend": 1.0}),
+        ("pathfinder", {"num_distractors": -1}),
         ("frequent_words", {"alpha": 0.0}),
         ("frequent_words", {"top": 24}),
     ],
