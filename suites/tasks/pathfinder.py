@@ -147,8 +147,9 @@ class _Canvas:
         points = self._with_dots(curves) if dotted else curves
         y, x = np.moveaxis(np.clip(points, 0, self.side - 1) + APART, 3, 0)
         rows = np.arange(len(curves))
-        fits = inside.all(axis=(2, 3)) & ~self.taken[rows[:, None, None], y, x].any(axis=2)
-        return curves[rows, fits.argmax(axis=1)], fits.any(axis=1)
+        is_taken = np.any(self.taken[rows[:, None, None], y, x], axis=2)
+        fits: NDArray[np.bool_] = np.all(inside, axis=(2, 3)) & ~is_taken
+        return curves[rows, fits.argmax(axis=1)], np.any(fits, axis=1)
 
     def draw(self, rows: IntArray, curves: IntArray, *, dotted: bool) -> None:
         """Draw dashes along `[R, L, 2]` and keep later curves from what is near."""
@@ -259,7 +260,7 @@ def _spread(pixels: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
         windows = np.lib.stride_tricks.sliding_window_view(
             np.pad(pixels, padding), 2 * radius + 1, axis=axis
         )
-        pixels = windows.any(axis=-1)
+        pixels = np.any(windows, axis=-1)
     return pixels
 
 
