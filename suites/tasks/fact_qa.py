@@ -106,16 +106,9 @@ class FactQA(Task[Config]):
         lead, body = self._bounds(context)
         taken = self._taken(rng, batch)
         facts, path, things = self._facts(rng, batch, taken)
-        num_facts = people * config.facts_each
         text = self._text(rng, batch, (body - lead) // SENTENCE)
         hidden = max(0, context - (config.farthest or context) - lead + SENTENCE - 1) // SENTENCE
-        slots = hidden + places(rng, batch, num_facts, 1, text.shape[1] - hidden)
-        # Facts fall to people at random; those of one person keep their order.
-        turns = np.sort(distinct(rng, batch, num_facts, num_facts).reshape(batch, people, -1))
-        slots = np.take_along_axis(slots, turns.reshape(batch, -1), axis=1)
-        np.put_along_axis(text, slots[..., None], facts.reshape(batch, -1, SENTENCE), axis=1)
-        slots = slots.reshape(batch, people, -1)  # [B, P, E]
-
+        slots = _interleave(rng, text, facts, hidden)  # [B, P, E]
         asked = np.full((batch, people), config.num_moves - 1)  # the move whose place is asked
         if config.num_facts == 3:
             asked = rng.integers(config.num_moves - 1, size=(batch, people))
@@ -243,6 +236,18 @@ class FactQA(Task[Config]):
                 else place[rows, who]
             )
         return predictions
+
+
+def _interleave(rng: np.random.Generator, text: IntArray, facts: IntArray, hidden: int) -> IntArray:
+    """Put `[B, P, E, 4]` at any sentences of `[B, S, 4]` after the first few; which, `[B, P, E]`."""
+    batch, people, each = facts.shape[:3]
+    number = people * each
+    slots = hidden + places(rng, batch, number, 1, text.shape[1] - hidden)
+    # Facts fall to people at random; those of one person keep their order.
+    turns = np.sort(distinct(rng, batch, number, number).reshape(batch, people, each), axis=2)
+    slots = np.take_along_axis(slots, turns.reshape(batch, -1), axis=1)
+    np.put_along_axis(text, slots[..., None], facts.reshape(batch, -1, SENTENCE), axis=1)
+    return slots.reshape(batch, people, each)
 
 
 def _at(array: IntArray, index: IntArray) -> IntArray:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from lcbench.cards import task_card
 from lcbench.corpus import load_corpus, read_corpus, split_of
 from lcbench.paths import plugin_folders
 from lcbench.sampling import distinct
@@ -123,7 +124,8 @@ def test_no_two_streams_repeat_an_example(name: str, overrides: dict) -> None:
 
 @every_task
 def test_distances_point_back_at_evidence(name: str, overrides: dict) -> None:
-    batch = draw(build(name, overrides), name)
+    task = build(name, overrides)
+    batch = draw(task, name)
     if batch.distances is None:
         pytest.skip("the task does not know its evidence")
     asked = batch.targets != IGNORE
@@ -131,6 +133,7 @@ def test_distances_point_back_at_evidence(name: str, overrides: dict) -> None:
     rows, answers = np.nonzero(asked)
     evidence = answers - batch.distances[rows, answers]
     assert (evidence >= 0).all()
+    assert batch.distances.max() <= (getattr(task.config, "farthest", None) or CONTEXT)
     if spec_of(name).family in ("recall", "copying"):
         assert (evidence < answers).all()
         assert np.array_equal(batch.inputs[rows, evidence], batch.targets[rows, answers])
@@ -551,3 +554,15 @@ def test_a_missing_library_is_an_error_that_says_what_to_do(tmp_path: Path) -> N
 def test_a_document_stays_in_its_split_whatever_else_there_is() -> None:
     assert split_of("os.py") == split_of("os.py")
     assert {split_of(f"module_{number}.py") for number in range(100)} == set(SPLITS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_shows_an_example_with_its_answers(name: str) -> None:
+    shown = task_card(name.replace("_", "-")).partition("\nOne example of")[2]
+    example, _, answers = shown.partition("[asked] is where")
+    assert "[" in example or "Asked everywhere: " in answers
+    assert "Answers: " in answers or "Asked everywhere: " in answers
+    columns = build(name, {}).columns(1024)
+    if columns is not None:
+        lines = example.splitlines()[1:]
+        assert [len(line.split()) for line in lines] == [columns] * columns
