@@ -239,7 +239,7 @@ class FactQA(Task[Config]):
 
 
 def _interleave(rng: np.random.Generator, text: IntArray, facts: IntArray, hidden: int) -> IntArray:
-    """Put `[B, P, E, 4]` at any sentences of `[B, S, 4]` after the first few; which, `[B, P, E]`."""
+    """Put `[B, P, E, 4]` at any sentences of `[B, S, 4]` but the first; which, `[B, P, E]`."""
     batch, people, each = facts.shape[:3]
     number = people * each
     slots = hidden + places(rng, batch, number, 1, text.shape[1] - hidden)

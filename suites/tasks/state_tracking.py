@@ -123,5 +123,5 @@ TASK = TaskSpec(
         "the element read last: right at the first position, and elsewhere once in as many as the "
         "group has (exact)"
     ),
-    oracle="recurrence",
+    oracle="delta-net",
 )
