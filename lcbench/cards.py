@@ -12,6 +12,7 @@ from lcbench.task import IGNORE, Batch, Task, stream
 
 WIDTH = 96
 EXAMPLE_CONTEXT = 64
+IMAGE_CONTEXT = 1024
 
 
 def method_card(name: str) -> str:
@@ -61,7 +62,7 @@ def task_card(name: str) -> str:
     spec = registry.load_task(name)
     config = spec.config()
     test = spec.build(config, "test")
-    context = EXAMPLE_CONTEXT
+    context = EXAMPLE_CONTEXT if test.columns(EXAMPLE_CONTEXT) is None else IMAGE_CONTEXT
     facts = [
         ("family", spec.family),
         ("metric", f"{spec.metric}, ceiling {spec.ceiling:g}"),
@@ -81,8 +82,8 @@ def task_card(name: str) -> str:
             *_facts(facts),
             *_fields(config),
             "",
-            f"One example of {context} tokens:",
-            *_wrap(_example(test, batch)),
+            f"One example of {context:,} tokens:",
+            *_example(test, batch),
             "[asked] is where an answer is due, (evidence) what it needs.",
             *_answers(test, batch),
         ]
@@ -146,7 +147,7 @@ def _fields(config: Config) -> list[str]:
     return lines
 
 
-def _example(task: Task[Any], batch: Batch) -> str:
+def _example(task: Task[Any], batch: Batch) -> list[str]:
     """The first example of a batch, with evidence and asked positions marked."""
     inputs, targets = batch.inputs[0], batch.targets[0]
     asked = targets != IGNORE
@@ -156,17 +157,28 @@ def _example(task: Task[Any], batch: Batch) -> str:
         evidence[at - batch.distances[0][at]] = True
     words = [task.render(int(token)) for token in inputs]
     if asked.all():
-        return "".join(words)
-    return " ".join(
+        return _wrap(("" if _asks_next_tokens(batch) else " ").join(words))
+    marked = [
         f"[{w}]" if a else f"({w})" if e else w
         for w, a, e in zip(words, asked, evidence, strict=True)
-    )
+    ]
+    columns = task.columns(len(marked))
+    if columns is None:
+        return _wrap(" ".join(marked))
+    lines = range(0, len(marked), columns)
+    return ["  " + " ".join(marked[start : start + columns]) for start in lines]
 
 
 def _answers(task: Task[Any], batch: Batch) -> list[str]:
     inputs, targets = batch.inputs[0], batch.targets[0]
     asked = np.nonzero(targets != IGNORE)[0]
-    if len(asked) == len(targets):
+    if _asks_next_tokens(batch):
         return ["Asked everywhere: the next token."]
+    if len(asked) == len(targets):
+        return _wrap("Asked everywhere: " + " ".join(task.render(int(t)) for t in targets))
     pairs = [f"{task.render(int(inputs[i]))} → {task.render(int(targets[i]))}" for i in asked]
     return _wrap("Answers: " + ", ".join(pairs))
+
+
+def _asks_next_tokens(batch: Batch) -> bool:
+    return np.array_equal(batch.targets[:, :-1], batch.inputs[:, 1:])

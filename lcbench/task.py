@@ -79,6 +79,10 @@ class Task(Generic[ConfigT]):
         """One token as a person would read it."""
         return str(token)
 
+    def columns(self, context: int) -> int | None:
+        """Tokens of a line, where an example is an image; None for running text."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:

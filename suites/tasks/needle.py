@@ -2,8 +2,9 @@
 
 Source: the single-needle tasks of Hsieh et al. (2024), "RULER: What's the real context size of your
 long-context language models?", arXiv:2404.06654, section 3, as tokens: repeated noise is their
-first, diverse noise their second and third. Changed: depths are uniform and drawn anew for every
-example, and several keys are hidden, so that a query must be matched and not just a needle found.
+first, diverse noise their second and third. Changed: depths are uniform, within bounds if asked
+for, and drawn anew for every example, and several keys are hidden, so that a query must be matched
+and not just a needle found.
 Shapes: B batch, T tokens, N needles.
 """
 
@@ -12,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from lcbench.sampling import ask, distinct
+from lcbench.sampling import ask, distinct, places
 from lcbench.task import Batch, IntArray, Solver, Task, TaskConfig, TaskSpec
 
 ASK = 0
@@ -30,6 +31,10 @@ class Config(TaskConfig):
     """A mark that asks, then in equal parts keys, values and noise."""
     noise: Literal["repeated", "diverse"] = "repeated"
     """One sentence over and over, or every token drawn anew."""
+    nearest: int = 2
+    """Fewest tokens between an answer and its evidence."""
+    farthest: int | None = None
+    """Most tokens between an answer and its evidence; None is as many as the context has."""
 
     def __post_init__(self) -> None:
         if self.num_needles < 2:
@@ -41,6 +46,14 @@ class Config(TaskConfig):
             raise ValueError(
                 f"vocab_size must be at least {3 * self.num_needles + 1} for {self.num_needles} "
                 f"needles, got {self.vocab_size}"
+            )
+        if self.nearest < 2:
+            raise ValueError(f"nearest must be at least 2, got {self.nearest}")
+        least = self.nearest + 4 * self.num_needles - 4
+        if self.farthest is not None and self.farthest < least:
+            raise ValueError(
+                f"farthest must be at least {least} for {self.num_needles} needles no nearer than "
+                f"{self.nearest}, got {self.farthest}"
             )
 
     @property
@@ -61,20 +74,24 @@ class Needle(Task[Config]):
         """Draw noise with N needles `k v` in it, then `? k` for each in an order of its own.
 
         Raises:
-            ValueError: A context below four tokens a needle.
+            ValueError: A context below four tokens a needle and those that `nearest` keeps free.
         """
-        num_needles, third = self.config.num_needles, self.config.third
+        num_needles, third, nearest = (
+            self.config.num_needles,
+            self.config.third,
+            self.config.nearest,
+        )
         haystack = context - 2 * num_needles
-        if haystack < 2 * num_needles:
+        begin, end = max(0, context - 2 - (self.config.farthest or context)), haystack + 2 - nearest
+        if end < 2 * num_needles:
             raise ValueError(
-                f"needle with num_needles={num_needles} needs a context of at least "
-                f"{4 * num_needles}, got {context}; lengthen it, or lower num_needles"
+                f"needle with num_needles={num_needles} and nearest={nearest} needs a context of "
+                f"at least {4 * num_needles + nearest - 2}, got {context}; lengthen it, or lower "
+                "num_needles or nearest"
             )
         keys = 1 + distinct(rng, batch, num_needles, third)  # [B, N]
         values = 1 + third + distinct(rng, batch, num_needles, third)
-        # A needle counted as one place instead of two tokens: every layout is then equally likely.
-        places = np.sort(distinct(rng, batch, num_needles, haystack - num_needles), axis=1)
-        starts = places + np.arange(num_needles)
+        starts = begin + places(rng, batch, num_needles, 2, end - begin)
         asked = distinct(rng, batch, num_needles, num_needles)  # [B, N] which needle, in turn
         inputs = self._noise(rng, batch, context)
         np.put_along_axis(inputs, starts, keys, axis=1)

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from lcbench.cards import task_card
 from lcbench.corpus import load_corpus, read_corpus, split_of
 from lcbench.paths import plugin_folders
 from lcbench.sampling import distinct
@@ -23,8 +24,33 @@ BATCH, CONTEXT = 96, 192
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "mqar": [{"noise": True}, {"power_a": 0.01}, {"num_pairs": 31}, {"vocab_size": 8192}],
     "mqar_update": [{"num_updates": 8}, {"num_pairs": 2, "num_updates": 1}],
-    "needle": [{"noise": "diverse"}, {"num_needles": 2}, {"num_needles": 20, "vocab_size": 62}],
+    "needle": [
+        {"noise": "diverse"},
+        {"num_needles": 2},
+        {"num_needles": 20, "vocab_size": 62},
+        {"nearest": 50, "farthest": 100},
+    ],
     "selective_copy": [{"num_tokens": 96}, {"vocab_size": 4}],
+    "compositional": [{"grid": 2}, {"grid": 6, "vocab_size": 200}, {"farthest": 77}],
+    "copy": [{"num_tokens": 20}, {"num_tokens": 3}, {"vocab_size": 4}],
+    "frequent_words": [{"top": 3}, {"alpha": 1.0, "num_words": 100}, {"num_words": 2}],
+    "variable_tracking": [
+        {"num_hops": 3, "num_chains": 6, "vocab_size": 128},
+        {"num_chains": 2, "farthest": 50},
+    ],
+    "state_tracking": [{"group": "s3"}, {"group": "a5"}],
+    "fact_qa": [
+        {"num_facts": 2},
+        {"num_facts": 3, "num_moves": 3},
+        {"num_facts": 3, "num_people": 2, "num_moves": 5, "num_places": 8, "farthest": 100},
+    ],
+    "listops": [{"max_depth": 4}],
+    "pathfinder": [{"length": 1.0, "bend": 2.0}],
+    "fuzzy_recall": [
+        {"num_pairs": 12, "key_kinds": 4, "value_kinds": 24},
+        {"num_pairs": 3, "motif": 5, "key_kinds": 2},
+        {"num_pairs": 2, "motif": 2, "key_kinds": 3, "farthest": 70},
+    ],
     "induction": [{"vocab_size": 200}, {"vocab_size": 500}],
 }
 CASES = [
@@ -98,7 +124,8 @@ def test_no_two_streams_repeat_an_example(name: str, overrides: dict) -> None:
 
 @every_task
 def test_distances_point_back_at_evidence(name: str, overrides: dict) -> None:
-    batch = draw(build(name, overrides), name)
+    task = build(name, overrides)
+    batch = draw(task, name)
     if batch.distances is None:
         pytest.skip("the task does not know its evidence")
     asked = batch.targets != IGNORE
@@ -106,6 +133,7 @@ def test_distances_point_back_at_evidence(name: str, overrides: dict) -> None:
     rows, answers = np.nonzero(asked)
     evidence = answers - batch.distances[rows, answers]
     assert (evidence >= 0).all()
+    assert batch.distances.max() <= (getattr(task.config, "farthest", None) or CONTEXT)
     if spec_of(name).family in ("recall", "copying"):
         assert (evidence < answers).all()
         assert np.array_equal(batch.inputs[rows, evidence], batch.targets[rows, answers])
@@ -243,6 +271,19 @@ def test_needles_lie_at_every_depth_and_are_asked_in_any_order(noise: str) -> No
     assert abs(first_asked_first.mean() - 1 / num_needles) < 0.03
 
 
+@pytest.mark.parametrize(("nearest", "farthest"), [(2, 40), (40, 80), (60, None)])
+def test_needles_lie_at_the_distances_asked_for(nearest: int, farthest: int | None) -> None:
+    task = build("needle", {"nearest": nearest, "farthest": farthest})
+    targets, distances = task.sample(np.random.default_rng(3), 6000, 100)[1:]
+    asked = distances[targets != IGNORE].reshape(-1, 4)
+    # The first question is the nearest of four that lie two tokens apart, the last the farthest.
+    assert asked[:, 0].min() == nearest
+    assert asked[:, -1].max() == (farthest or 98)
+    places = np.bincount((asked - [0, 2, 4, 6]).ravel())[nearest:]
+    expected = places.sum() / len(places)
+    assert np.abs(places[1:-1] - expected).max() < 0.1 * expected
+
+
 def test_needle_noise_is_one_sentence_or_drawn_anew() -> None:
     for noise, varies in (("repeated", False), ("diverse", True)):
         inputs = build("needle", {"noise": noise}).sample(np.random.default_rng(3), 99, 64).inputs
@@ -266,6 +307,125 @@ def test_induction_deals_tokens_evenly_and_marks_anywhere() -> None:
     assert np.abs(by_place - 2 / 31).max() < 0.02
 
 
+def test_variable_tracking_chains_are_found_by_no_order() -> None:
+    inputs, targets, distances = build("variable_tracking", {"num_hops": 2}).sample(
+        np.random.default_rng(3), 6000, 80
+    )
+    asked = targets != IGNORE
+    evidence = (np.arange(80) - distances)[asked].reshape(-1, 4)
+    ranks = evidence.argsort(axis=1).argsort(axis=1)
+    assert np.abs((ranks[..., None] == np.arange(4)).mean(axis=0) - 0.25).max() < 0.03
+    assert (inputs == 0).sum() == 6000 * 12
+    assert np.abs((inputs == 0).mean(axis=0)[10:60] - 12 / 72).max() < 0.04
+
+
+@pytest.mark.parametrize(("group", "size"), [("s3", 6), ("a5", 60)])
+def test_state_tracking_asks_what_order_things_are_in(group: str, size: int) -> None:
+    task = build("state_tracking", {"group": group})
+    assert task.vocab_size == size
+    inputs, targets, _ = task.sample(np.random.default_rng(3), 40, 30)
+    for tokens, wanted in zip(inputs.tolist(), targets.tolist(), strict=True):
+        things = task.render(0)
+        for token, state in zip(tokens, wanted, strict=True):
+            things = "".join(things["abcde".index(place)] for place in task.render(token))
+            assert things == task.render(state)
+
+
+def test_state_tracking_of_parity_adds() -> None:
+    inputs, targets, _ = build("state_tracking", {}).sample(np.random.default_rng(3), 40, 30)
+    assert np.array_equal(inputs.cumsum(axis=1) % 2, targets)
+
+
+@pytest.mark.parametrize("context", [8, 64, 700, 3000])
+def test_listops_values_are_those_of_the_lists_as_written(context: int) -> None:
+    task = build("listops", {})
+    inputs, targets, _ = task.sample(np.random.default_rng(3), 40, context)
+    work_out = {"[min": min, "[max": max, "[med": lambda v: int(np.median(v)), "[sum": sum}
+    for tokens, wanted in zip(inputs.tolist(), targets[:, -1].tolist(), strict=True):
+        words = [word for word in map(task.render, tokens) if word != "·"]
+        assert context / 4 < len(words) < context
+        stack: list[list[Any]] = [[]]
+        for word in words:
+            if word in work_out:
+                stack.append([word])
+            elif word == "]":
+                name, *values = stack.pop()
+                assert 2 <= len(values) <= 10
+                stack[-1].append(work_out[name](values) % 10)
+            else:
+                stack[-1].append(int(word))
+        assert stack == [[wanted]]
+
+
+def test_listops_at_lras_lengths_has_the_floors_found_for_lra() -> None:
+    task, rng = build("listops", {}, "test"), np.random.default_rng(3)
+    inputs, targets, _ = task.sample(rng, 3000, 2000)
+    lengths = (inputs != 10).sum(axis=1)
+    assert lengths.min() > 500
+    assert abs(lengths.mean() - 1044) < 30
+    found = {name: (solve(inputs) == targets).any(axis=1) for name, solve in task.solvers().items()}
+    # Shares of 9,760 trees drawn by a separate implementation of LRA's generator.
+    for name, share in {"majority": 0.172, "root-operator": 0.367, "cut-at-depth-2": 0.588}.items():
+        error = (share * (1 - share) * (1 / 3000 + 1 / 9760)) ** 0.5
+        assert abs(found[name].mean() - share) < 3 * error
+
+
+def test_pathfinder_tells_nothing_by_what_is_near_the_dots_of_a_large_image() -> None:
+    task = build("pathfinder", {}, "test")
+    inputs, targets, _ = task.sample(np.random.default_rng(3), 1000, 1024)
+    found = {name: (solve(inputs) == targets).any(axis=1) for name, solve in task.solvers().items()}
+    assert found.pop("oracle").all()
+    assert all(abs(right.mean() - 0.5) < 0.12 for right in found.values())
+    joined = targets[:, -1] == targets.max()
+    dashes = (inputs == 1).sum(axis=1)
+    assert abs(dashes[joined].mean() - dashes[~joined].mean()) < 0.03 * dashes.mean()
+
+
+@pytest.mark.parametrize("context", [64, 80, 625])
+def test_pathfinder_draws_the_largest_square_after_filler(context: int) -> None:
+    inputs = build("pathfinder", {}).sample(np.random.default_rng(3), 8, context).inputs
+    side = math.isqrt(context)
+    assert (inputs[:, : context - side**2] == 3).all()
+    images = inputs[:, context - side**2 :].reshape(-1, side, side)
+    dot = 1 if side < 24 else 9
+    assert ((images == 2).sum(axis=(1, 2)) == 2 * dot).all()
+
+
+@pytest.mark.parametrize("num_facts", [1, 2, 3])
+def test_fact_qa_needs_nothing_before_its_farthest_fact(num_facts: int) -> None:
+    task = build("fact_qa", {"num_facts": num_facts, "num_moves": 3})
+    context, oracle = 200, task.solvers()["oracle"]
+    inputs, targets, distances = task.sample(np.random.default_rng(3), 200, context)
+    asked = (targets != IGNORE).any(axis=0).nonzero()[0]
+    assert len(asked) == 4
+    facts = task.config.facts_each * 4
+    told = np.isin(inputs[:, : -4 * task.config.question], (6, 7))
+    assert (told.sum(axis=1) == facts).all()
+    share = told.mean(axis=0)[1::4]
+    assert np.abs(share - facts / len(share)).max() < 0.15
+    for at in asked:
+        # The fact ends with the full stop after the word that tells it.
+        fact_end = (at - distances[:, at] + 2)[:, None]
+        without = {
+            kept: np.where(np.arange(context) < fact_end - kept, 0, inputs) for kept in (0, 4)
+        }
+        assert (oracle(without[4])[:, at] == targets[:, at]).all()
+        assert (oracle(without[0])[:, at] != targets[:, at]).all()
+
+
+@pytest.mark.parametrize("context", [29, 64, 500])
+def test_frequent_words_lead_by_count_and_lie_anywhere(context: int) -> None:
+    task = build("frequent_words", {"top": 3})
+    inputs, targets, _ = task.sample(np.random.default_rng(3), 3000, context)
+    counts = np.sort((inputs[..., None] == np.arange(4, 28)).sum(axis=1), axis=1)[:, ::-1]
+    assert (counts == counts[0]).all()
+    assert (np.diff(counts[0, :4]) < 0).all()
+    for rank in range(3):
+        leads = inputs[:, :-3] == targets[:, -3 + rank, None]
+        assert (leads.sum(axis=1) == counts[0, rank]).all()
+        assert np.abs(leads.mean(axis=0) - counts[0, rank] / (context - 3)).max() < 0.05
+
+
 @pytest.mark.parametrize(("draws", "kinds"), [(2, 2), (3, 2), (4, 3), (5, 4)])
 def test_selective_copy_floor_is_the_mean_over_every_draw(draws: int, kinds: int) -> None:
     task = build("selective_copy", {"num_tokens": draws, "vocab_size": kinds + 2})
@@ -285,9 +445,37 @@ def test_selective_copy_floor_is_the_mean_over_every_draw(draws: int, kinds: int
         ("mqar_update", {"vocab_size": 22}),
         ("needle", {"num_needles": 1}),
         ("needle", {"vocab_size": 12}),
+        ("needle", {"nearest": 1}),
+        ("needle", {"nearest": 10, "farthest": 21}),
+        ("fuzzy_recall", {"num_pairs": 1}),
+        ("fuzzy_recall", {"motif": 1}),
+        ("fuzzy_recall", {"key_kinds": 1}),
+        ("fuzzy_recall", {"value_kinds": 7}),
+        ("fuzzy_recall", {"farthest": 54}),
+        ("copy", {"num_tokens": 2}),
+        ("copy", {"vocab_size": 3}),
+        ("compositional", {"grid": 1}),
+        ("compositional", {"vocab_size": 27}),
+        ("compositional", {"farthest": 44}),
         ("selective_copy", {"num_tokens": 1}),
         ("selective_copy", {"vocab_size": 3}),
         ("induction", {"vocab_size": 2}),
+        ("variable_tracking", {"num_chains": 1}),
+        ("variable_tracking", {"num_hops": 0}),
+        ("variable_tracking", {"num_hops": 5}),
+        ("variable_tracking", {"farthest": 31}),
+        ("fact_qa", {"num_facts": 4}),
+        ("fact_qa", {"num_people": 9}),
+        ("fact_qa", {"num_facts": 3}),
+        ("fact_qa", {"num_moves": 7}),
+        ("fact_qa", {"num_places": 9}),
+        ("fact_qa", {"farthest": 51}),
+        ("listops", {"max_depth": 1}),
+        ("pathfinder", {"length": 0.4}),
+        ("pathfinder", {"bend": 1.0}),
+        ("pathfinder", {"num_distractors": -1}),
+        ("frequent_words", {"alpha": 0.0}),
+        ("frequent_words", {"top": 24}),
     ],
 )
 def test_a_config_that_asks_nothing_is_refused(name: str, overrides: dict) -> None:
@@ -366,3 +554,15 @@ def test_a_missing_library_is_an_error_that_says_what_to_do(tmp_path: Path) -> N
 def test_a_document_stays_in_its_split_whatever_else_there_is() -> None:
     assert split_of("os.py") == split_of("os.py")
     assert {split_of(f"module_{number}.py") for number in range(100)} == set(SPLITS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_shows_an_example_with_its_answers(name: str) -> None:
+    shown = task_card(name.replace("_", "-")).partition("\nOne example of")[2]
+    example, _, answers = shown.partition("[asked] is where")
+    assert "[" in example or "Asked everywhere: " in answers
+    assert "Answers: " in answers or "Asked everywhere: " in answers
+    columns = build(name, {}).columns(1024)
+    if columns is not None:
+        lines = example.splitlines()[1:]
+        assert [len(line.split()) for line in lines] == [columns] * columns
