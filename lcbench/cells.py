@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lcbench import registry
 from lcbench.config import UsageError, split_assignments
+from lcbench.counting import Work, count_work
 from lcbench.environment import usable_cores
 from lcbench.measure import Timing, Workload, measure_memory, time_alternating
 from lcbench.method import Method, MethodSpec, ModelShape, State, state_bytes, state_tensors
@@ -310,7 +311,9 @@ def _run_cost(cell: Cell, device: torch.device, watcher: Watcher) -> list[Measur
         anchor_timing = timing
     watcher.stage("weigh")
     # A fresh workload: a decode that was timed has moved on by as many steps as there was time for.
-    memory = measure_memory(layer.workload(cell.kind), device)
+    weighed = layer.workload(cell.kind)
+    memory = measure_memory(weighed, device)
+    work = _counted(weighed)
     anchor_memory = memory if is_anchor else None
     if anchor:
         anchor_memory = measure_memory(anchor.workload(cell.kind), device)
@@ -328,6 +331,8 @@ def _run_cost(cell: Cell, device: torch.device, watcher: Watcher) -> list[Measur
             "vanilla_step_ms": anchor_timing.median_ms if anchor_timing else None,
             "vanilla_step_ms_iqr": anchor_timing.iqr_ms if anchor_timing else None,
             "vanilla_peak_bytes": anchor_memory.peak_bytes if anchor_memory else None,
+            "flops": work.flops,
+            "touched_bytes": work.touched_bytes,
             "warning": warning or _noise(timing),
             "peak_bytes": memory.peak_bytes,
             "memory_source": memory.source,
@@ -346,6 +351,14 @@ def _anchor(cell: Cell, device: torch.device) -> tuple[_Layer | None, str | None
     except (MemoryError, RuntimeError) as error:
         return None, f"no ratio: {ANCHOR} failed here with {first_line(error)}"
     return layer, None
+
+
+def _counted(workload: Workload) -> Work:
+    """What a call does, or nothing where a method runs but not under torch's counter."""
+    try:
+        return count_work(workload)
+    except Exception:  # noqa: BLE001 -- what was timed and weighed must not be lost over it
+        return Work(None, None)
 
 
 def check_output(method: Method, d_model: int, device: torch.device) -> None:

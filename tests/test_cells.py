@@ -291,6 +291,8 @@ def test_a_cost_cell_gives_one_row_of_time_and_memory(kind: str, method: str) ->
     assert row["vanilla_step_ms"] > 0
     assert row["peak_bytes"] > 0
     assert row["memory_source"] == "cpu_profiler"
+    assert row["flops"] >= 2 * 16 * 16
+    assert row["touched_bytes"] >= 4 * 16 * 16
     assert row["num_params"] >= 16 * 16
     assert (row["state_bytes"] is not None) == (kind == "decode")
     if method == "vanilla":
@@ -327,6 +329,27 @@ def test_memory_and_state_of_a_toy_are_what_its_tensors_weigh() -> None:
     decode = measured(cost_cell("decode", "growing", batch=2))
     assert decode["state_bytes"] == tokens
     assert prefill["num_params"] == decode["num_params"] == 16 * 16
+
+
+def test_the_work_of_a_toy_is_its_one_product() -> None:
+    product = 2 * 2 * 64 * 16 * 16
+    prefill, step = (measured(cost_cell(k, "growing", batch=2)) for k in ("prefill", "train_step"))
+    assert prefill["flops"] == product
+    assert step["flops"] == 3 * product
+    assert prefill["touched_bytes"] == 4 * (16 * 16 + 2 * 64 * 16)
+
+
+def test_a_method_that_cannot_be_counted_is_still_timed_and_weighed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(workload: object) -> None:
+        raise NotImplementedError("no such formula")
+
+    monkeypatch.setattr(cells, "count_work", refuse)
+    row = measured(cost_cell("prefill", "growing"))
+    assert (row["status"], row["flops"], row["touched_bytes"]) == ("ok", None, None)
+    assert row["step_ms"] > 0
+    assert row["peak_bytes"] > 0
 
 
 def test_a_training_step_weighs_the_gradients_of_the_weights() -> None:
