@@ -11,7 +11,7 @@ TRAINING_RATE = {"cpu": 30e9, "mps": 500e9, "cuda": 20e12}
 LAYER_RATE = {"cpu": 90e9, "mps": 1e12, "cuda": 100e12}
 """The same for one layer over a long context, on two CPU cores or a whole GPU."""
 TIMED_CALLS = 9
-"""Calls of a cost cell at long contexts, timed, weighed and counted; the anchor's go in by what they
+"""Calls of a cost cell at long contexts, timed, weighed or counted, the anchor's by what they
 cost more."""
 SETUP_S = 0.4
 """Starting a cell's process and loading its task."""

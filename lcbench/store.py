@@ -132,8 +132,8 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
 """Every column and its type, by what it tells of.
 
 Bucket b of `score_by_distance` and `count_by_distance` holds the answers whose evidence lies
-[2^b, 2^(b+1)) tokens back; a score is null where none fell. `flops` and `touched_bytes` are those of
-one call, see `counting.Work`.
+[2^b, 2^(b+1)) tokens back; a score is null where none fell. `flops` and `touched_bytes` are of one
+call, see `counting.Work`.
 """
 
 REQUIRED = (

@@ -125,7 +125,7 @@ def test_a_formula_finds_its_arguments_by_name_in_every_fused_attention(
         + (f"_{suffix}" if suffix else "")
         + ("_backward" if backward else ""),
     )
-    shapes: dict[str, Any] = {n: (B, H, T, K) for n in ("query", "key", "value")}
+    shapes: dict[str, Any] = dict.fromkeys(("query", "key", "value"), (B, H, T, K))
     arguments = [a.name for a in packet.default._schema.arguments]
     assert "is_causal" in arguments
     given = [shapes.get(name, name == "is_causal") for name in arguments]
