@@ -127,13 +127,16 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
         "python": _TEXT,
         "torch": _TEXT,
         "cuda": _TEXT,
+        "matmul_flops_per_s": _FLOAT,
+        "copy_bytes_per_s": _FLOAT,
     },
 }
 """Every column and its type, by what it tells of.
 
 Bucket b of `score_by_distance` and `count_by_distance` holds the answers whose evidence lies
 [2^b, 2^(b+1)) tokens back; a score is null where none fell. `flops` and `touched_bytes` are of one
-call, see `counting.Work`.
+call, see `counting.Work`; `matmul_flops_per_s` (in the row's dtype) and `copy_bytes_per_s` are what
+`lcbench env --measure` found the machine to reach, null where it was not asked.
 """
 
 REQUIRED = (

@@ -13,15 +13,15 @@ LAYERS = (
     {"method", "task", "methods", "suites", "app"},
     {"blocks", "attention", "sampling", "suite", "corpus"},
     {"registry", "model", "measure", "environment", "estimate", "store", "isolation"},
-    {"train", "ranking", "probe", "counting"},
-    {"streaming", "visibility", "cells", "cards", "plans"},
+    {"train", "ranking", "probe", "counting", "peaks"},
+    {"streaming", "visibility", "cells", "cards", "plans", "machine"},
     {"conformance", "runner", "preload", "tables"},
     {"terminal"},
     {"cli"},
     {"__main__"},
 )
 NO_TORCH = {"config", "paths", "task", "corpus", "suite", "registry", "estimate", "store"} | {
-    "isolation", "ranking", "runner", "tables", "terminal", "cli",
+    "isolation", "machine", "ranking", "runner", "tables", "terminal", "cli",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "attention"},

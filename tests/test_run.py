@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from lcbench import registry, store
+from lcbench import machine, registry, store
 from lcbench.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -176,6 +177,7 @@ def test_bad_methods_become_rows_and_the_others_still_run(
         (["suites", "quik"], "did you mean 'quick'"),
         (["check", "vanila"], "did you mean 'vanilla'"),
         (["leaderboard", "--suite", "none-such"], "no results of suite"),
+        (["leaderboard", "--columns", "train_rofline"], "did you mean 'train_roofline'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -216,6 +218,33 @@ def test_a_corrupt_file_among_results_is_named_and_the_rest_shown(
     assert "vanilla" in shown.stdout
     assert "torn.parquet" in shown.stderr
     assert "foreign.parquet" in shown.stderr
+
+
+def test_peaks_measured_before_a_run_stand_in_its_rows_and_on_the_board(
+    lcbench: Callable, tmp_path: Path
+) -> None:
+    smoke = (*SMOKE, "--method", "vanilla", "--context", "128", "--results", "out")
+    env_id = re.search(r"env_id +(\w+)", lcbench("env").stdout)
+    assert env_id
+    peaks = machine.Peaks({"float32": 1e9, "bfloat16": 2e9}, 5e8, "2026-01-01T00:00:00+00:00")
+    machine.write(peaks, tmp_path / "out", env_id[1])
+    done = lcbench(*smoke)
+    assert done.returncode == 0, done.stderr
+    frame = rows_in(tmp_path / "out")
+    assert set(frame["matmul_flops_per_s"]) == {1e9}
+    assert set(frame["copy_bytes_per_s"]) == {5e8}
+    shown = lcbench("leaderboard", "--results", "out", "--columns", "prefill_roofline",
+                    "--format", "json")  # fmt: skip
+    (row,) = json.loads(shown.stdout)
+    prefill = frame[frame["kind"] == "prefill"].iloc[0]
+    expected = (
+        max(prefill["flops"] / 1e9, prefill["touched_bytes"] / 5e8) / prefill["step_ms"] * 1e3
+    )
+    assert row["prefill_roofline"] == pytest.approx(expected)
+    assert "quality" not in row
+    table = lcbench("leaderboard", "--results", "out", "--columns", "decode_roofline").stdout
+    assert "Decoding roofline share" in table
+    assert "Roofline share: the least time" in table
 
 
 def test_no_results_says_how_to_get_some(lcbench: Callable, tmp_path: Path) -> None:
