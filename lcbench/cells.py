@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lcbench import registry
+from lcbench import noise, registry
 from lcbench.config import UsageError, split_assignments
 from lcbench.counting import Work, count_work
 from lcbench.environment import usable_cores
@@ -33,6 +33,7 @@ Measurement = dict[str, Any]
 """The columns of one row that the measuring process knows."""
 
 NOISY_IQR_SHARE = 0.2
+THROTTLED = "throttled: heat or a quota slowed the machine while it was timed"
 
 
 class UnsupportedError(Exception):
@@ -294,6 +295,17 @@ class _Layer:
         return out
 
 
+class _Pair(NamedTuple):
+    """The layer in question and the anchor's, to be measured side by side."""
+
+    layer: _Layer
+    anchor: _Layer | None
+    """None where the layer is the anchor, or the anchor failed."""
+    is_anchor: bool
+    warning: str | None
+    """Why there is no anchor where there should be one."""
+
+
 def _run_cost(cell: Cell, device: torch.device, watcher: Watcher) -> list[Measurement]:
     plan = read_cost_recipe(cell)
     watcher.stage("build")
@@ -302,44 +314,63 @@ def _run_cost(cell: Cell, device: torch.device, watcher: Watcher) -> list[Measur
         raise UnsupportedError("the method keeps no state, so it cannot decode token by token")
     check_output(layer.method, plan.d_model, device)
     watcher.stage("measure")
-    workload = layer.workload(cell.kind)
     is_anchor = cell.method == ANCHOR and cell.config == layer.spec.config().canonical()
     anchor, warning = (None, None) if is_anchor else _anchor(cell, device)
-    beside = anchor.workload(cell.kind) if anchor else None
-    timing, anchor_timing = time_alternating(workload, beside, device, seconds=plan.seconds)
-    if is_anchor:
-        anchor_timing = timing
+    pair = _Pair(layer, anchor, is_anchor, warning)
+    times = _time(pair, cell.kind, device, plan.seconds)
     watcher.stage("weigh")
+    shared: Measurement = {
+        "status": "ok",
+        "context": layer.context,
+        "batch": plan.batch,
+        "num_params": sum(p.numel() for p in layer.method.parameters()),
+    }
+    return [shared | times | _weigh(pair, cell.kind, device)]
+
+
+def _time(pair: _Pair, kind: Kind, device: torch.device, seconds: float) -> Measurement:
+    """The columns of speed, and of what disturbed it."""
+    workload = pair.layer.workload(kind)
+    beside = pair.anchor.workload(kind) if pair.anchor else None
+    load, before = noise.load_average(), noise.read_throttling()
+    timing, anchor_timing = time_alternating(workload, beside, device, seconds=seconds)
+    gpu_reasons = noise.read_gpu_reasons() if device.type == "cuda" else None
+    throttled = noise.was_throttled(before, noise.read_throttling(), gpu_reasons)
+    if pair.is_anchor:
+        anchor_timing = timing
+    told = (pair.warning, _scatter(timing, load), THROTTLED if throttled else None)
+    tokens = pair.layer.batch * (1 if kind == "decode" else pair.layer.context)
+    return {
+        "tokens_per_s": tokens / timing.median_ms * 1e3,
+        "step_ms": timing.median_ms,
+        "step_ms_iqr": timing.iqr_ms,
+        "timings_ns": timing.repeats_ns,
+        "vs_vanilla": anchor_timing.median_ms / timing.median_ms if anchor_timing else None,
+        "vanilla_step_ms": anchor_timing.median_ms if anchor_timing else None,
+        "vanilla_step_ms_iqr": anchor_timing.iqr_ms if anchor_timing else None,
+        "load_average": load,
+        "throttled": throttled,
+        "warning": "; ".join(filter(None, told)) or None,
+    }
+
+
+def _weigh(pair: _Pair, kind: Kind, device: torch.device) -> Measurement:
+    """The columns of memory and of work, of calls that nobody times."""
     # A fresh workload: a decode that was timed has moved on by as many steps as there was time for.
-    weighed = layer.workload(cell.kind)
-    memory = measure_memory(weighed, device)
-    work = _counted(weighed)
-    anchor_memory = memory if is_anchor else None
-    if anchor:
-        anchor_memory = measure_memory(anchor.workload(cell.kind), device)
-    tokens = plan.batch * (1 if cell.kind == "decode" else layer.context)
-    return [
-        {
-            "status": "ok",
-            "context": layer.context,
-            "batch": plan.batch,
-            "tokens_per_s": tokens / timing.median_ms * 1e3,
-            "step_ms": timing.median_ms,
-            "step_ms_iqr": timing.iqr_ms,
-            "timings_ns": timing.repeats_ns,
-            "vs_vanilla": anchor_timing.median_ms / timing.median_ms if anchor_timing else None,
-            "vanilla_step_ms": anchor_timing.median_ms if anchor_timing else None,
-            "vanilla_step_ms_iqr": anchor_timing.iqr_ms if anchor_timing else None,
-            "vanilla_peak_bytes": anchor_memory.peak_bytes if anchor_memory else None,
-            "flops": work.flops,
-            "touched_bytes": work.touched_bytes,
-            "warning": warning or _noise(timing),
-            "peak_bytes": memory.peak_bytes,
-            "memory_source": memory.source,
-            "state_bytes": layer.state_bytes,
-            "num_params": sum(p.numel() for p in layer.method.parameters()),
-        }
-    ]
+    workload = pair.layer.workload(kind)
+    memory = measure_memory(workload, device)
+    work = _counted(workload)
+    anchor_memory = memory if pair.is_anchor else None
+    if pair.anchor:
+        anchor_memory = measure_memory(pair.anchor.workload(kind), device)
+    return {
+        "flops": work.flops,
+        "touched_bytes": work.touched_bytes,
+        "peak_bytes": memory.peak_bytes,
+        "vanilla_peak_bytes": anchor_memory.peak_bytes if anchor_memory else None,
+        "memory_source": memory.source,
+        "state_bytes": pair.layer.state_bytes,
+    }
 
 
 def _anchor(cell: Cell, device: torch.device) -> tuple[_Layer | None, str | None]:
@@ -392,7 +423,8 @@ def _kind(value: object) -> str:
     return type(value).__name__
 
 
-def _noise(timing: Timing) -> str | None:
+def _scatter(timing: Timing, load: float | None) -> str | None:
     if timing.iqr_ms <= NOISY_IQR_SHARE * timing.median_ms:
         return None
-    return f"noisy: the IQR is {timing.iqr_ms / timing.median_ms:.0%} of the median"
+    under = "" if load is None else f", at a load average of {load:.1f} on {usable_cores()} cores"
+    return f"noisy: the IQR is {timing.iqr_ms / timing.median_ms:.0%} of the median{under}"

@@ -422,6 +422,10 @@ def env(device: str | None, measure: bool, results: Path | None) -> None:
     click.echo(f"{'peaks':16}{machine.describe(peaks)}")
     if kept:
         click.echo(f"Kept in {kept}")
+    for warning in setting.warnings:
+        click.secho(f"Warning: {warning}", fg="yellow")
+    if not setting.warnings:
+        click.echo("Nothing seen that would spoil a measurement.")
 
 
 @main.command(

@@ -93,6 +93,8 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
         "vs_vanilla": _FLOAT,
         "flops": _INT,
         "touched_bytes": _INT,
+        "load_average": _FLOAT,
+        "throttled": _BOOL,
         "warning": _TEXT,
     },
     "memory": {
@@ -136,7 +138,9 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
 Bucket b of `score_by_distance` and `count_by_distance` holds the answers whose evidence lies
 [2^b, 2^(b+1)) tokens back; a score is null where none fell. `flops` and `touched_bytes` are of one
 call, see `counting.Work`; `matmul_flops_per_s` (in the row's dtype) and `copy_bytes_per_s` are what
-`lcbench env --measure` found the machine to reach, null where it was not asked.
+`lcbench env --measure` found the machine to reach, null where it was not asked. `load_average` is
+that of the minute before timing began, the run's own work included; `throttled` says whether heat
+or a container's quota slowed the machine while it was timed, null where nothing tells.
 """
 
 REQUIRED = (

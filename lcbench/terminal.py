@@ -46,6 +46,14 @@ def size(count: float) -> str:
     raise AssertionError("unreachable")
 
 
+def warning_line(warnings: Sequence[str]) -> str:
+    """The first of what is wrong with the machine, and how many more; nothing if nothing is."""
+    if not warnings:
+        return ""
+    more = f"; {len(warnings) - 1} more: lcbench env" if warnings[1:] else ""
+    return f"Warning: {warnings[0]}{more}"
+
+
 def score_text(row: Mapping[str, Any]) -> str:
     """A row's score in its metric's unit."""
     if row["metric"] == "bits_per_byte":
@@ -113,6 +121,8 @@ class Progress:
         kind, cores = environment["device_kind"], environment["threads"]
         device = f"{environment['device']} ({kind}, {cores} cores)"
         self.console.print(f"Suite [bold]{cells[0].suite}[/] on {device}: {methods}")
+        if warning := warning_line(setting.warnings):
+            self.console.print(Text(warning, style="yellow"), soft_wrap=True)
         if self.done:
             failed = Counter(finished[c.cell_id] for c in cells if c.cell_id in finished)
             failed = {s: n for s, n in failed.items() if s not in ("ok", "unsupported")}

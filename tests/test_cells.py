@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import lcbench.methods
-from lcbench import cells, registry, store
+from lcbench import cells, noise, registry, store
 from lcbench.cells import (
     InvalidOutputError,
     UnsupportedError,
@@ -26,6 +26,7 @@ from lcbench.config import UsageError
 from lcbench.isolation import Send, call
 from lcbench.measure import Timing
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
+from lcbench.noise import Throttling
 from lcbench.suite import (
     Cell,
     CostPlan,
@@ -313,13 +314,37 @@ def test_speed_is_tokens_over_the_median_and_vanillas_time_over_ones_own(
     assert row["step_ms"] == 2.0
     assert row["vs_vanilla"] == 4.0
     assert row["vanilla_step_ms"] == 8.0
-    assert row["warning"] is None
+    assert not row["warning"] or row["warning"] == cells.THROTTLED
 
 
 def test_times_that_scatter_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     noisy = Timing.of([1_000_000, 2_000_000, 4_000_000, 8_000_000])
     monkeypatch.setattr(cells, "time_alternating", lambda *_, **__: (noisy, None))
     assert measured(cost_cell("prefill"))["warning"].startswith("noisy: the IQR is ")
+
+
+def test_the_load_that_times_were_taken_under_is_kept_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noisy = Timing.of([1_000_000, 2_000_000, 4_000_000, 8_000_000])
+    monkeypatch.setattr(cells, "time_alternating", lambda *_, **__: (noisy, None))
+    monkeypatch.setattr(noise, "load_average", lambda: 7.25)
+    row = measured(cost_cell("prefill"))
+    assert row["load_average"] == 7.25
+    assert "at a load average of 7.2 on 1 cores" in row["warning"]
+
+
+@pytest.mark.parametrize(("counts", "throttled"), [((3, 3), False), ((3, 4), True), (None, None)])
+def test_throttling_while_it_was_timed_is_kept_and_told(
+    monkeypatch: pytest.MonkeyPatch, counts: tuple[int, int] | None, throttled: bool | None
+) -> None:
+    readings = iter(counts or (None, None))
+    monkeypatch.setattr(noise, "read_throttling", lambda: Throttling(next(readings), None))
+    even = Timing.of([1_000_000] * 4)
+    monkeypatch.setattr(cells, "time_alternating", lambda *_, **__: (even, None))
+    row = measured(cost_cell("prefill"))
+    assert row["throttled"] is throttled
+    assert row["warning"] == (cells.THROTTLED if throttled else None)
 
 
 def test_memory_and_state_of_a_toy_are_what_its_tensors_weigh() -> None:

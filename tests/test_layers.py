@@ -13,7 +13,7 @@ LAYERS = (
     {"method", "task", "methods", "suites", "app"},
     {"blocks", "attention", "sampling", "suite", "corpus"},
     {"registry", "model", "measure", "environment", "estimate", "store", "isolation"},
-    {"train", "ranking", "probe", "counting", "peaks"},
+    {"train", "ranking", "probe", "counting", "noise", "peaks"},
     {"streaming", "visibility", "cells", "cards", "plans", "machine"},
     {"conformance", "runner", "preload", "tables"},
     {"terminal"},

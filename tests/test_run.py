@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from lcbench import machine, registry, store
+from lcbench import machine, registry, runner, store
 from lcbench.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -220,31 +219,36 @@ def test_a_corrupt_file_among_results_is_named_and_the_rest_shown(
     assert "foreign.parquet" in shown.stderr
 
 
-def test_peaks_measured_before_a_run_stand_in_its_rows_and_on_the_board(
-    lcbench: Callable, tmp_path: Path
-) -> None:
-    smoke = (*SMOKE, "--method", "vanilla", "--context", "128", "--results", "out")
-    env_id = re.search(r"env_id +(\w+)", lcbench("env").stdout)
-    assert env_id
+def test_peaks_measured_before_a_run_stand_in_its_rows_and_on_the_board(tmp_path: Path) -> None:
+    def lcbench(*arguments: str) -> str:
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    out = str(tmp_path / "out")
+    env_id = runner.read_setting("cpu").environment["env_id"]
     peaks = machine.Peaks({"float32": 1e9, "bfloat16": 2e9}, 5e8, "2026-01-01T00:00:00+00:00")
-    machine.write(peaks, tmp_path / "out", env_id[1])
-    done = lcbench(*smoke)
-    assert done.returncode == 0, done.stderr
+    machine.write(peaks, tmp_path / "out", env_id)
+    lcbench(*SMOKE, "--method", "vanilla", "--context", "128", "--results", out)
     frame = rows_in(tmp_path / "out")
     assert set(frame["matmul_flops_per_s"]) == {1e9}
     assert set(frame["copy_bytes_per_s"]) == {5e8}
-    shown = lcbench("leaderboard", "--results", "out", "--columns", "prefill_roofline",
-                    "--format", "json")  # fmt: skip
-    (row,) = json.loads(shown.stdout)
+    board = ("leaderboard", "--results", out, "--columns", "prefill_roofline")
+    (row,) = json.loads(lcbench(*board, "--format", "json"))
     prefill = frame[frame["kind"] == "prefill"].iloc[0]
-    expected = (
-        max(prefill["flops"] / 1e9, prefill["touched_bytes"] / 5e8) / prefill["step_ms"] * 1e3
-    )
-    assert row["prefill_roofline"] == pytest.approx(expected)
+    least_s = max(prefill["flops"] / 1e9, prefill["touched_bytes"] / 5e8)
+    assert row["prefill_roofline"] == pytest.approx(least_s / prefill["step_ms"] * 1e3)
     assert "quality" not in row
-    table = lcbench("leaderboard", "--results", "out", "--columns", "decode_roofline").stdout
-    assert "Decoding roofline share" in table
+    table = lcbench(*board)
+    assert "Prefill roofline share" in table
     assert "Roofline share: the least time" in table
+
+
+def test_env_tells_peaks_and_what_is_wrong(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["env", "--results", str(tmp_path / "none")])
+    assert done.exit_code == 0, done.output
+    assert "not measured; lcbench env --measure does" in done.stdout
+    assert ("Warning: " in done.stdout) != ("Nothing seen that would spoil" in done.stdout)
 
 
 def test_no_results_says_how_to_get_some(lcbench: Callable, tmp_path: Path) -> None:
