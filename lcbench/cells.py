@@ -5,6 +5,7 @@ process that died are added by the runner, so that a method's process cannot sta
 """
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -83,9 +84,14 @@ def run_cell(cell: Cell, watcher: Watcher) -> list[Measurement]:
         UnsupportedError: The method does not claim what is asked.
         InvalidOutputError: Its output has a wrong type, shape or dtype, or is not finite.
         DivergedError: Its training diverged at every learning rate.
+        RuntimeError: In a deterministic cell, an operation that has no such algorithm, by name.
     """
     device = torch.device(cell.device_kind)
     torch.set_num_threads(cell.threads or usable_cores())
+    if cell.deterministic:
+        # Read when CUDA's matrix products are first used: a workspace of its own for each stream.
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        torch.use_deterministic_algorithms(True)
     watcher.stage("load")
     spec = registry.load_method(cell.method)
     if not spec.causal:

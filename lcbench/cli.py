@@ -216,6 +216,12 @@ def _selection(
     type=click.Path(path_type=Path, file_okay=False),
     help="Where results go. Default: results/local.",
 )
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="Only algorithms that give the same bits each time, on a GPU too; an operation without one"
+    " fails by its name. Such cells are kept apart from others.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the planned cells, with estimates, and stop.")
 @click.option("--fresh", is_flag=True, help="Measure again what is already measured.")
 @click.option("--retry-failed", is_flag=True, help="Measure again the cells that failed.")
@@ -231,6 +237,7 @@ def run(
     jobs: int | None,
     timeout: float | None,
     results: Path | None,
+    deterministic: bool,
     dry_run: bool,
     fresh: bool,
     retry_failed: bool,
@@ -266,6 +273,7 @@ def run(
         device_kind=device_kind,
         harness_hash=runner.harness_hash(),
         timeout_s=timeout,
+        deterministic=deterministic,
     )
     if not cells:
         raise UsageError(f"nothing of suite {name!r} is left after --task and --context")

@@ -57,6 +57,7 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
         "context": _INT,
         "batch": _INT,
         "dtype": _TEXT,
+        "deterministic": _BOOL,
         "seed": _INT,
     },
     "outcome": {

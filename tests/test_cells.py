@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -590,6 +591,52 @@ def test_the_anchors_failure_is_not_the_methods(monkeypatch: pytest.MonkeyPatch)
     assert row["tokens_per_s"] > 0
     assert row["vs_vanilla"] is None
     assert "vanilla failed here" in row["warning"]
+
+
+class Unordered(Growing):
+    """Uses an operation that torch knows no deterministic algorithm for."""
+
+    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
+        out = self.mix(x)
+        index = torch.arange(out.numel(), device=x.device)
+        with torch.no_grad():
+            torch.empty_like(out).put_(index, out.detach().flatten())
+        return out, None
+
+
+@pytest.fixture
+def any_algorithm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a deterministic cell sets in its own process is unset in this one."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("any_algorithm")
+def test_a_deterministic_cell_names_the_operation_that_stands_in_the_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(TOYS, "unordered", toy_spec(Unordered, streams=False))
+    (cell, *_) = plan("unordered")
+    assert run_cell(cell, QUIET)[0]["status"] == "ok"
+    with pytest.raises(RuntimeError, match=r"^put_ does not have a deterministic implementation"):
+        run_cell(dataclasses.replace(cell, deterministic=True), QUIET)
+
+
+@pytest.mark.usefixtures("any_algorithm")
+@pytest.mark.parametrize("method", ["vanilla", "sliding-window", "recurrence", "sparse-global"])
+def test_every_method_can_be_measured_deterministically(method: str) -> None:
+    for cell in plan(method):
+        rows = run_cell(dataclasses.replace(cell, deterministic=True), QUIET)
+        assert {row["status"] for row in rows} == {"ok"}
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_deterministic_cells_are_cells_of_their_own() -> None:
+    cell = cost_cell("prefill")
+    other = dataclasses.replace(cell, deterministic=True)
+    assert other.cell_id != cell.cell_id
+    assert other.identity()["deterministic"] is True
 
 
 def test_a_file_edited_since_the_plan_is_refused() -> None:

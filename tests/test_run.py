@@ -229,8 +229,9 @@ def test_peaks_measured_before_a_run_stand_in_its_rows_and_on_the_board(tmp_path
     env_id = runner.read_setting("cpu").environment["env_id"]
     peaks = machine.Peaks({"float32": 1e9, "bfloat16": 2e9}, 5e8, "2026-01-01T00:00:00+00:00")
     machine.write(peaks, tmp_path / "out", env_id)
-    lcbench(*SMOKE, "--method", "vanilla", "--context", "128", "--results", out)
+    lcbench(*SMOKE, "--method", "vanilla", "--context", "128", "--results", out, "--deterministic")
     frame = rows_in(tmp_path / "out")
+    assert frame["deterministic"].all()
     assert set(frame["matmul_flops_per_s"]) == {1e9}
     assert set(frame["copy_bytes_per_s"]) == {5e8}
     board = ("leaderboard", "--results", out, "--columns", "prefill_roofline")
