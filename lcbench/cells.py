@@ -4,6 +4,7 @@ What comes back are plain columns, one mapping a row. Identity, environment and 
 process that died are added by the runner, so that a method's process cannot state them.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -86,6 +87,30 @@ def run_cell(cell: Cell, watcher: Watcher) -> list[Measurement]:
         DivergedError: Its training diverged at every learning rate.
         RuntimeError: In a deterministic cell, an operation that has no such algorithm, by name.
     """
+    device, spec = _begin(cell, watcher)
+    if cell.kind == "quality":
+        return _Quality(cell, spec, device, watcher).run()
+    return _run_cost(cell, device, watcher)
+
+
+def prepare_call(cell: Cell, watcher: Watcher, steps: int) -> Callable[[], object]:
+    """What a profile looks at: so many training steps of a quality cell, one call of a cost cell.
+
+    The steps are at the full context. Raises what `run_cell` does.
+    """
+    device, spec = _begin(cell, watcher)
+    if cell.kind == "quality":
+        quality = _Quality(cell, spec, device, watcher)
+        quality.plan = dataclasses.replace(quality.plan, steps=steps, ramp=0)
+        model, learning_rate = quality.build(), quality.plan.learning_rates[0]
+        return lambda: quality.train(model, learning_rate)
+    layer = _Layer(cell.method, cell.config, cell, device)
+    workload = layer.workload(cell.kind)
+    return lambda: workload.call(workload.prepare())
+
+
+def _begin(cell: Cell, watcher: Watcher) -> tuple[torch.device, MethodSpec]:
+    """Set the process up for a cell and load its method."""
     device = torch.device(cell.device_kind)
     torch.set_num_threads(cell.threads or usable_cores())
     if cell.deterministic:
@@ -96,9 +121,9 @@ def run_cell(cell: Cell, watcher: Watcher) -> list[Measurement]:
     spec = registry.load_method(cell.method)
     if not spec.causal:
         raise UnsupportedError("the suite's tasks are causal and the method is not")
-    if cell.kind == "quality":
-        return _Quality(cell, spec, device, watcher).run()
-    return _run_cost(cell, device, watcher)
+    if cell.kind == "decode" and not spec.streams:
+        raise UnsupportedError("the method keeps no state, so it cannot decode token by token")
+    return device, spec
 
 
 def check_sources(cell: Cell) -> None:
@@ -194,6 +219,15 @@ class _Quality:
 
     def train_one(self, learning_rate: float) -> Backbone:
         """A model trained at one learning rate."""
+        model = self.build()
+        self.watcher.stage("train")
+        # What a method draws while it trains (dropout, random features) belongs to the seed too.
+        torch.manual_seed(self.cell.seed)
+        self.train(model, learning_rate)
+        return model
+
+    def build(self) -> Backbone:
+        """A model at its start, its method held to the contract."""
         self.watcher.stage("build")
         task = self.task("train")
         config = config_of(self.spec, self.cell.config)
@@ -205,19 +239,19 @@ class _Quality:
             seed=self.cell.seed,
         ).to(self.device)
         check_output(model.first_method, self.model_plan.d_model, self.device)
-        self.watcher.stage("train")
-        # What a method draws while it trains (dropout, random features) belongs to the seed too.
-        torch.manual_seed(self.cell.seed)
+        return model
+
+    def train(self, model: Backbone, learning_rate: float) -> None:
+        """Train a model in place."""
         train(
             model,
-            task,
+            self.task("train"),
             self.plan,
             self.scope,
             learning_rate=learning_rate,
             dtype=self.dtype,
             report=self.watcher.report,
         )
-        return model
 
     def evaluate(self, model: Backbone, task: Task[Any], context: int) -> Evaluation:
         """Scores at one context, on the task's own split."""
@@ -316,8 +350,6 @@ def _run_cost(cell: Cell, device: torch.device, watcher: Watcher) -> list[Measur
     plan = read_cost_recipe(cell)
     watcher.stage("build")
     layer = _Layer(cell.method, cell.config, cell, device)
-    if cell.kind == "decode" and not layer.spec.streams:
-        raise UnsupportedError("the method keeps no state, so it cannot decode token by token")
     check_output(layer.method, plan.d_model, device)
     watcher.stage("measure")
     is_anchor = cell.method == ANCHOR and cell.config == layer.spec.config().canonical()

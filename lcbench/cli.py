@@ -178,6 +178,7 @@ def _selection(
         "run --method vanilla,sliding-window --task mqar:num_pairs=4 --seeds 3",
         "run --method sliding-window:window=128 --context 4k,8k",
         "run --method all --suite standard --dry-run",
+        "run --method vanilla --profile 'vanilla train_step at 4096'",
     )
 )
 @click.option(
@@ -222,6 +223,12 @@ def _selection(
     help="Only algorithms that give the same bits each time, on a GPU too; an operation without one"
     " fails by its name. Such cells are kept apart from others.",
 )
+@click.option(
+    "--profile",
+    metavar="CELL",
+    help="Trace one cell of the plan with torch's profiler, print where its time goes, and record"
+    " no row. CELL is its name as --dry-run prints it, or the beginning of its id.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the planned cells, with estimates, and stop.")
 @click.option("--fresh", is_flag=True, help="Measure again what is already measured.")
 @click.option("--retry-failed", is_flag=True, help="Measure again the cells that failed.")
@@ -238,6 +245,7 @@ def run(
     timeout: float | None,
     results: Path | None,
     deterministic: bool,
+    profile: str | None,
     dry_run: bool,
     fresh: bool,
     retry_failed: bool,
@@ -285,9 +293,23 @@ def run(
     setting = _with_peaks(setting, root, dtype or chosen.dtype)
     folder = runner.Folder(root, name)
     folder.prepare()
+    if profile is not None:
+        _profile(cells, profile, folder.path)
+        return
     with folder.locked():
         finished = _finished(folder, cells, fresh=fresh, retry_failed=retry_failed)
         _run_and_show(cells, folder, setting, parallel, finished)
+
+
+def _profile(cells: "Sequence[Cell]", name: str, folder: Path) -> None:
+    from lcbench import profiling, terminal
+
+    cell = profiling.choose_cell(cells, name)
+    try:
+        profile = profiling.profile_cell(cell, folder)
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from None
+    terminal.show_profile(cell, profile)
 
 
 def _finished(
@@ -423,7 +445,10 @@ def env(device: str | None, measure: bool, results: Path | None) -> None:
     root, env_id = results or local_results(), str(setting.environment["env_id"])
     kept = None
     if measure:
-        peaks = machine.measure(str(setting.environment["device_kind"]))
+        try:
+            peaks = machine.measure(str(setting.environment["device_kind"]))
+        except RuntimeError as error:
+            raise click.ClickException(str(error)) from None
         kept = machine.write(peaks, root, env_id)
     else:
         peaks = machine.read([root], env_id)

@@ -25,6 +25,7 @@ from lcbench.task import normalise
 
 if TYPE_CHECKING:
     from lcbench.conformance import Finding
+    from lcbench.profiling import Profile
 
 
 def duration(seconds: float) -> str:
@@ -278,6 +279,24 @@ def show_results(
     out.print(
         "Next: [bold]lcbench app[/] opens them in a browser;"
         " [bold]lcbench leaderboard[/] prints them again."
+    )
+
+
+def show_profile(cell: Cell, profile: "Profile") -> None:
+    """Print the operations a cell spent most of its time in, and where the trace lies."""
+    out = console()
+    table = new_table(f"{cell.label}: {profile.what}, {profile.total_ms:,.1f} ms of operations")
+    for title in ("Operation", "Calls", "ms", "Share"):
+        table.add_column(title, justify="left" if title == "Operation" else "right")
+    for operation in profile.operations:
+        share = operation.self_ms / profile.total_ms if profile.total_ms else 0.0
+        ms = f"{operation.self_ms:,.2f}"
+        table.add_row(Text(operation.name), f"{operation.calls:,}", ms, f"{100 * share:.1f} %")
+    out.print(table)
+    out.print(
+        f"Trace: {profile.path}\nOpen it in https://ui.perfetto.dev or chrome://tracing. No row was"
+        " recorded: a profiled call is slower than others.",
+        soft_wrap=True,
     )
 
 

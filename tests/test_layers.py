@@ -15,13 +15,13 @@ LAYERS = (
     {"registry", "model", "measure", "environment", "estimate", "store", "isolation"},
     {"train", "ranking", "probe", "counting", "noise", "peaks"},
     {"streaming", "visibility", "cells", "cards", "plans", "machine"},
-    {"conformance", "runner", "preload", "tables"},
+    {"conformance", "runner", "preload", "profiling", "tables"},
     {"terminal"},
     {"cli"},
     {"__main__"},
 )
 NO_TORCH = {"config", "paths", "task", "corpus", "suite", "registry", "estimate", "store"} | {
-    "isolation", "machine", "ranking", "runner", "tables", "terminal", "cli",
+    "isolation", "machine", "profiling", "ranking", "runner", "tables", "terminal", "cli",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "attention"},
