@@ -237,7 +237,8 @@ def roofline_share(rows: pd.DataFrame) -> pd.Series:
     flops, touched = _float(rows, "flops"), _float(rows, "touched_bytes")
     computing = flops / _float(rows, "matmul_flops_per_s")
     moving = touched / _float(rows, "copy_bytes_per_s")
-    least_s = np.maximum(computing, moving)  # NaN where either is unknown
+    least_s = computing.where(computing >= moving, moving)
+    least_s = least_s.where(computing.notna())  # unknown where either is
     return (least_s / (_float(rows, "step_ms") / 1e3)).rename("roofline")
 
 
