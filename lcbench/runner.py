@@ -24,7 +24,8 @@ from lcbench.task import stream
 
 HARNESS_FILES = (
     "config", "method", "blocks", "attention", "model", "task", "corpus", "sampling", "suite",
-    "train", "measure", "counting", "noise", "environment", "isolation", "cells",
+    "train", "measure", "counting", "noise", "environment", "isolation", "contract",
+    "cost", "cells",
 )  # fmt: skip
 """Modules of this package that can change a number; their hash is part of every cell's id."""
 WAIT_S = 0.2

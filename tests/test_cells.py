@@ -13,17 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import lcbench.methods
-from lcbench import cells, noise, registry, store
-from lcbench.cells import (
-    InvalidOutputError,
-    UnsupportedError,
-    Watcher,
-    check_output,
-    config_of,
-    describe_method,
-    run_cell,
-)
+from lcbench import cells, cost, noise, registry, store
+from lcbench.cells import Watcher, describe_method, run_cell
 from lcbench.config import UsageError
+from lcbench.contract import InvalidOutputError, UnsupportedError, check_output, config_of
 from lcbench.isolation import Send, call
 from lcbench.measure import Timing
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
@@ -61,7 +54,8 @@ RECALL: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def one_core(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Cost cells take every core there is, on which other tests may be waiting."""
-    monkeypatch.setattr(cells, "usable_cores", lambda: 1)
+    for module in (cells, cost):
+        monkeypatch.setattr(module, "usable_cores", lambda: 1)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -309,18 +303,18 @@ def test_speed_is_tokens_over_the_median_and_vanillas_time_over_ones_own(
     monkeypatch: pytest.MonkeyPatch, kind: str, tokens: int
 ) -> None:
     own, vanillas = Timing.of([2_000_000] * 5), Timing.of([8_000_000] * 5)
-    monkeypatch.setattr(cells, "time_alternating", lambda *_, **__: (own, vanillas))
+    monkeypatch.setattr(cost, "time_alternating", lambda *_, **__: (own, vanillas))
     row = measured(cost_cell(kind, "growing", batch=3))
     assert row["tokens_per_s"] == pytest.approx(3 * tokens / 0.002)
     assert row["step_ms"] == 2.0
     assert row["vs_vanilla"] == 4.0
     assert row["vanilla_step_ms"] == 8.0
-    assert not row["warning"] or row["warning"] == cells.THROTTLED
+    assert not row["warning"] or row["warning"] == cost.THROTTLED
 
 
 def test_times_that_scatter_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     noisy = Timing.of([1_000_000, 2_000_000, 4_000_000, 8_000_000])
-    monkeypatch.setattr(cells, "time_alternating", lambda *_, **__: (noisy, None))
+    monkeypatch.setattr(cost, "time_alternating", lambda *_, **__: (noisy, None))
     assert measured(cost_cell("prefill"))["warning"].startswith("noisy: the IQR is ")
 
 
@@ -328,7 +322,7 @@ def test_the_load_that_times_were_taken_under_is_kept_and_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     noisy = Timing.of([1_000_000, 2_000_000, 4_000_000, 8_000_000])
-    monkeypatch.setattr(cells, "time_alternating", lambda *_, **__: (noisy, None))
+    monkeypatch.setattr(cost, "time_alternating", lambda *_, **__: (noisy, None))
     monkeypatch.setattr(noise, "load_average", lambda: 7.25)
     row = measured(cost_cell("prefill"))
     assert row["load_average"] == 7.25
@@ -342,10 +336,10 @@ def test_throttling_while_it_was_timed_is_kept_and_told(
     readings = iter(counts or (None, None))
     monkeypatch.setattr(noise, "read_throttling", lambda: Throttling(next(readings), None))
     even = Timing.of([1_000_000] * 4)
-    monkeypatch.setattr(cells, "time_alternating", lambda *_, **__: (even, None))
+    monkeypatch.setattr(cost, "time_alternating", lambda *_, **__: (even, None))
     row = measured(cost_cell("prefill"))
     assert row["throttled"] is throttled
-    assert row["warning"] == (cells.THROTTLED if throttled else None)
+    assert row["warning"] == (cost.THROTTLED if throttled else None)
 
 
 def test_memory_and_state_of_a_toy_are_what_its_tensors_weigh() -> None:
@@ -371,7 +365,7 @@ def test_a_method_that_cannot_be_counted_is_still_timed_and_weighed(
     def refuse(workload: object) -> None:
         raise NotImplementedError("no such formula")
 
-    monkeypatch.setattr(cells, "count_work", refuse)
+    monkeypatch.setattr(cost, "count_work", refuse)
     row = measured(cost_cell("prefill", "growing"))
     assert (row["status"], row["flops"], row["touched_bytes"]) == ("ok", None, None)
     assert row["step_ms"] > 0
@@ -578,14 +572,14 @@ def test_a_config_that_cannot_be_made_is_described_by_its_error(
 
 
 def test_the_anchors_failure_is_not_the_methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = cells._Layer
+    real = cost.Layer
 
     def layer(name: str, *arguments: object) -> object:
         if name == "vanilla":
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(name, *arguments)
 
-    monkeypatch.setattr(cells, "_Layer", layer)
+    monkeypatch.setattr(cost, "Layer", layer)
     row = measured(cost_cell("prefill", "growing"))
     assert row["status"] == "ok"
     assert row["tokens_per_s"] > 0
