@@ -7,6 +7,9 @@ Both sides train the same model on the same examples at the quick suite's sizes,
 the clock and by processor time, which counts all threads and is disturbed less by a busy machine.
 The loops by hand draw each batch when they need it, as most do; lcbench draws it in a thread while
 the step before runs, so its ratio may fall below 1.
+
+Seen on two busy cores, sliding-window, medians of 14 and 12 pairs: training 1.00, scoring 0.96;
+by processor time 1.00 and 0.97.
 """
 
 import math
