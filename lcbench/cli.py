@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FAILED = ["error", "crashed", "invalid"]
 """Statuses after which `run` exits with 1; running out of memory or time is a measurement."""
 INTERRUPTED = 130
+DEVICE_HELP = "Default: the first there is."
 
 
 class Command(click.Command):
@@ -177,6 +178,7 @@ def _selection(
         "run --method vanilla,sliding-window --task mqar:num_pairs=4 --seeds 3",
         "run --method sliding-window:window=128 --context 4k,8k",
         "run --method all --suite standard --dry-run",
+        "run --method vanilla --profile 'vanilla train_step at 4096'",
     )
 )
 @click.option(
@@ -197,9 +199,7 @@ def _selection(
 @click.option("--context", "-c", multiple=True, help="Only these contexts, such as 4096 or 4k.")
 @click.option("--seed", multiple=True, help="Only these seeds, in place of the suite's.")
 @click.option("--seeds", type=click.IntRange(1), help="This many seeds, from 0.")
-@click.option(
-    "--device", type=click.Choice(["cuda", "mps", "cpu"]), help="Default: the first there is."
-)
+@click.option("--device", type=click.Choice(["cuda", "mps", "cpu"]), help=DEVICE_HELP)
 @click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16"]), help="In place of the suite's."
 )
@@ -217,6 +217,18 @@ def _selection(
     type=click.Path(path_type=Path, file_okay=False),
     help="Where results go. Default: results/local.",
 )
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="Only algorithms that give the same bits each time, on a GPU too; an operation without one"
+    " fails by its name. Such cells are kept apart from others.",
+)
+@click.option(
+    "--profile",
+    metavar="CELL",
+    help="Trace one cell of the plan with torch's profiler, print where its time goes, and record"
+    " no row. CELL is its name as --dry-run prints it, or the beginning of its id.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the planned cells, with estimates, and stop.")
 @click.option("--fresh", is_flag=True, help="Measure again what is already measured.")
 @click.option("--retry-failed", is_flag=True, help="Measure again the cells that failed.")
@@ -232,6 +244,8 @@ def run(
     jobs: int | None,
     timeout: float | None,
     results: Path | None,
+    deterministic: bool,
+    profile: str | None,
     dry_run: bool,
     fresh: bool,
     retry_failed: bool,
@@ -250,6 +264,7 @@ def run(
         registry.source("suite", suite)
     setting = runner.read_setting(device)
     device_kind = str(setting.environment["device_kind"])
+    root = results or local_results()
     name = suite or ("standard" if device_kind == "cuda" else "quick")
     chosen = registry.load_suite(name)
     if task:
@@ -266,6 +281,7 @@ def run(
         device_kind=device_kind,
         harness_hash=runner.harness_hash(),
         timeout_s=timeout,
+        deterministic=deterministic,
     )
     if not cells:
         raise UsageError(f"nothing of suite {name!r} is left after --task and --context")
@@ -274,11 +290,26 @@ def run(
     if dry_run:
         terminal.show_plan(cells, parallel, cores)
         return
-    folder = runner.Folder(results or local_results(), name)
+    setting = _with_peaks(setting, root, dtype or chosen.dtype)
+    folder = runner.Folder(root, name)
     folder.prepare()
+    if profile is not None:
+        _profile(cells, profile, folder.path)
+        return
     with folder.locked():
         finished = _finished(folder, cells, fresh=fresh, retry_failed=retry_failed)
         _run_and_show(cells, folder, setting, parallel, finished)
+
+
+def _profile(cells: "Sequence[Cell]", name: str, folder: Path) -> None:
+    from lcbench import profiling, terminal
+
+    cell = profiling.choose_cell(cells, name)
+    try:
+        profile = profiling.profile_cell(cell, folder)
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from None
+    terminal.show_profile(cell, profile)
 
 
 def _finished(
@@ -377,17 +408,57 @@ def suites(name: str | None) -> None:
     click.echo(cards.suite_card(name))
 
 
-@main.command(epilog=examples("env"))
-def env() -> None:
-    """Tell what lcbench sees of this machine."""
-    from lcbench import runner
+def _with_peaks(setting: Any, root: Path, dtype: str) -> Any:
+    """The setting with what `lcbench env --measure` found, if it was asked."""
+    from lcbench import machine
+    from lcbench.paths import local_results
 
-    setting = runner.read_setting(None)
+    peaks = machine.read([root, local_results()], setting.environment["env_id"])
+    columns = peaks.columns(dtype) if peaks else {}
+    return setting._replace(environment={**setting.environment, **columns})
+
+
+@main.command(epilog=examples("env", "env --measure"))
+@click.option("--device", type=click.Choice(["cuda", "mps", "cpu"]), help=DEVICE_HELP)
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="Measure the fastest matrix products and copies, about 15 seconds on an idle machine, and"
+    " keep them for the roofline share of later runs.",
+)
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where they are kept. Default: results/local.",
+)
+def env(device: str | None, measure: bool, results: Path | None) -> None:
+    """Tell what lcbench sees of this machine."""
+    from lcbench import machine, runner
+    from lcbench.paths import local_results
+
+    setting = runner.read_setting(device)
     for columns in (setting.environment, setting.provenance):
         for name, value in columns.items():
             if name.endswith("_bytes"):
                 value = f"{value / 2**30:.1f} GiB"
             click.echo(f"{name:16}{'-' if value is None else value}")
+    root, env_id = results or local_results(), str(setting.environment["env_id"])
+    kept = None
+    if measure:
+        try:
+            peaks = machine.measure(str(setting.environment["device_kind"]))
+        except RuntimeError as error:
+            raise click.ClickException(str(error)) from None
+        kept = machine.write(peaks, root, env_id)
+    else:
+        peaks = machine.read([root], env_id)
+    click.echo(f"{'peaks':16}{machine.describe(peaks)}")
+    if kept:
+        click.echo(f"Kept in {kept}")
+    for warning in setting.warnings:
+        click.secho(f"Warning: {warning}", fg="yellow")
+    if not setting.warnings:
+        click.echo("Nothing seen that would spoil a measurement.")
 
 
 @main.command(
@@ -395,6 +466,7 @@ def env() -> None:
         "leaderboard",
         "leaderboard --suite quick --format markdown",
         "leaderboard --results results/local --format csv > board.csv",
+        "leaderboard --columns quality,prefill_speed,prefill_roofline",
     )
 )
 @click.option("--suite", "-s", help="Only this suite. Default: all that have results.")
@@ -411,10 +483,18 @@ def env() -> None:
     default="table",
     help="How to print it.",
 )
-def leaderboard(suite: str | None, results: tuple[Path, ...], form: str) -> None:
+@click.option(
+    "--columns",
+    default="",
+    metavar="NAME,...",
+    help="What to show: names as in --format csv, or all. *_roofline is the share of what the"
+    " machine could do at best (see env --measure).",
+)
+def leaderboard(suite: str | None, results: tuple[Path, ...], form: str, columns: str) -> None:
     """Show the leaderboard of what has been measured."""
     from lcbench import paths, store, tables
 
+    shown = tables.choose_columns(columns) if columns else None
     where = list(results) or [paths.published_results(), paths.local_results()]
     read = store.read_rows(where)
     frame = store.latest(read.frame)
@@ -424,7 +504,7 @@ def leaderboard(suite: str | None, results: tuple[Path, ...], form: str) -> None
                 f"no results of suite {suite!r}; {did_you_mean(suite, set(frame['suite']))}"
             )
         frame = frame[frame["suite"] == suite]
-    tables.show_leaderboard_as(form, frame, read.problems)
+    tables.show_leaderboard_as(form, frame, read.problems, shown)
 
 
 @main.command(epilog=examples("check sliding-window", "check sliding-window:window=7 --cost"))

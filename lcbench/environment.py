@@ -1,9 +1,11 @@
 """What machine this is: device, versions, commit. Never a host name, a user or a path."""
 
+import math
 import os
 import platform
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any, Literal
 
 import psutil
@@ -47,10 +49,59 @@ def pick_device(wanted: str | None) -> DeviceKind:
 
 
 def usable_cores() -> int:
-    """Processor cores this process may use."""
+    """Processor cores this process may use: threads beyond a container's quota only wait for it."""
+    cores = allowed_cores()
+    quota = core_quota()
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def allowed_cores() -> int:
+    """Processor cores this process may be scheduled on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def core_quota(root: Path = Path("/")) -> float | None:
+    """Cores' worth of time that a container may use (Linux control groups), or None if unlimited.
+
+    Args:
+        root: Where `/sys` and `/proc` lie.
+    """
+    for folder in control_groups(root):
+        try:
+            quota, period = _quota_fields(folder)
+        except (OSError, ValueError):
+            continue
+        if quota > 0 and period > 0:
+            return quota / period
+    return None
+
+
+def control_groups(root: Path = Path("/")) -> list[Path]:
+    """Folders of the control groups that may limit this process's processor time, its own first."""
+    mount = root / "sys/fs/cgroup"
+    own: list[Path] = []
+    try:
+        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers or "cpu" in controllers.split(","):
+                own.append(mount / controllers / path.lstrip("/"))
+    except (OSError, ValueError):
+        pass
+    # A container sees its own group as the root of the tree.
+    return list(dict.fromkeys([*own, mount, mount / "cpu"]))
+
+
+def _quota_fields(folder: Path) -> tuple[int, int]:
+    """Microseconds of processor time, and of the period they are for; version 2, else 1."""
+    if (folder / "cpu.max").exists():
+        quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+        return int(quota), int(period)  # an unlimited quota is the word `max`
+    quota, period = (
+        (folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8") for name in ("quota", "period")
+    )
+    return int(quota), int(period)
 
 
 def read_environment(device_kind: DeviceKind, settings: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ TRAINING_RATE = {"cpu": 30e9, "mps": 500e9, "cuda": 20e12}
 """Operations a second while a small model trains, on one CPU core or a whole GPU."""
 LAYER_RATE = {"cpu": 90e9, "mps": 1e12, "cuda": 100e12}
 """The same for one layer over a long context, on two CPU cores or a whole GPU."""
-TIMED_CALLS = 8
-"""Calls of a cost cell at long contexts, the anchor's counted by what they cost more."""
+TIMED_CALLS = 9
+"""Calls of a cost cell at long contexts, timed, weighed or counted, the anchor's by what they
+cost more."""
 SETUP_S = 0.4
 """Starting a cell's process and loading its task."""
 FLOAT_BYTES = 4

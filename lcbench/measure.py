@@ -2,17 +2,20 @@
 
 Time: two workloads in alternation (A B B A), so that a drift of the machine's speed hits both;
 fresh inputs for every call; warm-up until two calls in a row agree; medians. CUDA is timed with its
-own events. Memory: the peak of what is allocated above what stood before the call, from CUDA's
-allocator or, on CPU, from the profiler's record of every allocation: exact and repeatable, where
-the resident set is neither.
+own events, its cache emptied before each call. Not with `torch.utils.benchmark`: it repeats one
+statement on one set of inputs, and neither alternates nor prepares between repeats. Memory: the
+peak of what is allocated above what stood before the call, from CUDA's allocator or, on CPU, from
+the profiler's record of every allocation: exact and repeatable, where the resident set is neither.
 """
 
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.autograd.profiler import profile
 
 MOST_REPEATS = 200
@@ -20,6 +23,8 @@ FEWEST_ROUNDS = 2
 """Rounds of A B B A below which no median is given."""
 WARM_UP_CALLS = 5
 WARM_UP_AGREEMENT = 0.1
+FLUSHED_CACHES = 4
+"""How many times CUDA's last cache is written over before a call: it evicts by no strict order."""
 
 
 class Workload(NamedTuple):
@@ -60,14 +65,15 @@ def time_alternating(
             rounds and at most `MOST_REPEATS` repeats of each.
     """
     workloads = [first] if second is None else [first, second]
+    time_once = choose_timer(device)
     for workload in workloads:
-        _warm_up(workload, device)
+        _warm_up(workload, time_once)
     repeats: list[list[int]] = [[] for _ in workloads]
     order = [0, 0] if second is None else [0, 1, 1, 0]
     rounds = 0
     while rounds < FEWEST_ROUNDS or sum(map(sum, repeats)) < seconds * 1e9:
         for index in order:
-            repeats[index].append(_time_once(workloads[index], device))
+            repeats[index].append(time_once(workloads[index]))
         rounds += 1
         if len(repeats[0]) + 2 > MOST_REPEATS:
             break
@@ -75,26 +81,44 @@ def time_alternating(
     return timings[0], timings[1] if second is not None else None
 
 
-def _warm_up(workload: Workload, device: torch.device) -> None:
+TimeOnce = Callable[[Workload], int]
+"""Prepares and calls a workload once; gives the nanoseconds of the call, at least 1."""
+
+
+def choose_timer(device: torch.device) -> TimeOnce:
+    """How one call is timed on a device."""
+    if device.type == "cuda":
+        cache_bytes: int = torch.cuda.get_device_properties(device).L2_cache_size
+        flush = torch.empty(FLUSHED_CACHES * cache_bytes, dtype=torch.uint8, device=device)
+        return partial(_time_by_events, device, flush)
+    return partial(_time_by_clock, device)
+
+
+def _warm_up(workload: Workload, time_once: TimeOnce) -> None:
     before = 0
     for _ in range(WARM_UP_CALLS):
-        now = _time_once(workload, device)
+        now = time_once(workload)
         if before and abs(now - before) <= WARM_UP_AGREEMENT * before:
             return
         before = now
 
 
-def _time_once(workload: Workload, device: torch.device) -> int:
+def _time_by_events(device: torch.device, flush: Tensor, workload: Workload) -> int:
     inputs = workload.prepare()
-    if device.type == "cuda":
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize(device)
-        start.record()
-        result = workload.call(inputs)
-        end.record()
-        end.synchronize()
-        del result
-        return max(1, round(start.elapsed_time(end) * 1e6))
+    flush.zero_()  # inputs just written, or what the call before left, would be found in the cache
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    # From an idle device, so that the time to launch the call's kernels is part of it, as in use.
+    torch.cuda.synchronize(device)
+    start.record(torch.cuda.current_stream(device))
+    result = workload.call(inputs)
+    end.record(torch.cuda.current_stream(device))
+    end.synchronize()
+    del result
+    return max(1, round(start.elapsed_time(end) * 1e6))
+
+
+def _time_by_clock(device: torch.device, workload: Workload) -> int:
+    inputs = workload.prepare()
     synchronize(device)
     began = perf_counter_ns()
     result = workload.call(inputs)

@@ -50,7 +50,7 @@ COLUMNS = (
     *("task", "task_version", "task_hash", "task_config", "data_hash", "train_context"),
     *("context", "seed", "batch", "status", "started_at", "metric", "score", "floor", "ceiling"),
     *("score_se", "step_ms", "vs_vanilla", "peak_bytes", "vanilla_peak_bytes", "state_bytes"),
-    "num_params",
+    *("num_params", "flops", "touched_bytes", "matmul_flops_per_s", "copy_bytes_per_s"),
 )
 """The columns of rows that ranking reads; `distance_curve` reads `DISTANCE_COLUMNS` too."""
 DISTANCE_COLUMNS = ("score_by_distance", "count_by_distance")
@@ -110,6 +110,9 @@ _BOARD = (
     BoardColumn("train_exponent", "Training time exponent", "", 2, False),
     BoardColumn("prefill_exponent", "Prefill time exponent", "", 2, False),
     BoardColumn("decode_exponent", "Decoding time exponent", "", 2, False),
+    BoardColumn("train_roofline", "Training roofline share", "", 2, True),
+    BoardColumn("prefill_roofline", "Prefill roofline share", "", 2, True),
+    BoardColumn("decode_roofline", "Decoding roofline share", "", 2, True),
     BoardColumn("ok", "Rows ok", "", 0),
     BoardColumn("failed", "Rows failed", "", 0, False),
     *(BoardColumn(status, f"Rows {status}", "", 0) for status in STATUSES if status != "ok"),
@@ -223,6 +226,22 @@ def fit_exponents(frame: pd.DataFrame, quantity: str = "step_ms") -> pd.DataFram
     return _exponents(_rungs(comparable(frame).frame), quantity)
 
 
+def roofline_share(rows: pd.DataFrame) -> pd.Series:
+    """The least time a machine of such peaks needs for a call, over the time the call took.
+
+    The least is the longer of two: doing the counted operations at the rate of the machine's best
+    matrix products, and moving the bytes the call touches, each once, at the rate of its copies.
+    Near 1 nothing is left to gain but by doing less. It may pass 1 where caches hold what is
+    touched, as the weights of a small layer; it is NaN where the machine's peaks were not measured.
+    """
+    flops, touched = _float(rows, "flops"), _float(rows, "touched_bytes")
+    computing = flops / _float(rows, "matmul_flops_per_s")
+    moving = touched / _float(rows, "copy_bytes_per_s")
+    least_s = computing.where(computing >= moving, moving)
+    least_s = least_s.where(computing.notna())  # unknown where either is
+    return (least_s / (_float(rows, "step_ms") / 1e3)).rename("roofline")
+
+
 def leaderboard(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row for each suite, kind of device, method and config; its columns are `board_columns`.
 
@@ -240,6 +259,8 @@ def leaderboard(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> pd.Dat
     - `state_bytes_per_token`: `state_bytes` over the context, at `decode_speed_context`.
     - `num_params`: of the largest model it trained, else of the largest it was timed in.
     - exponents: those of `fit_exponents` for time.
+    - `train_roofline`, `prefill_roofline`, `decode_roofline`: `roofline_share` at the context of
+      the speeds.
     - `ok`, `failed`, and a column for each status: rows. `unsupported` is not a failure.
     - `pareto`: 1 for what no entry beats in quality, prefill speed and training memory at once, 2
       for what only those beat, and so on; a missing value is worse than any.
@@ -421,6 +442,8 @@ def _rungs(rows: pd.DataFrame) -> pd.DataFrame:
     names = ["batch", "step_ms", "vs_vanilla", "peak_bytes", "vanilla_peak_bytes", "state_bytes"]
     values = rows.assign(**{name: _float(rows, name) for name in names})
     values["context"] = values["context"].astype("int64")
+    values["roofline"] = roofline_share(rows)
+    names.append("roofline")
     return values.groupby([*ENTRY, "kind", "context"])[names].median().reset_index()
 
 
@@ -469,7 +492,8 @@ def _costs(rungs: pd.DataFrame) -> pd.DataFrame:
     memory = at.loc[at["kind"] == "train_step", [*ENTRY, "memory"]]
     state = at.loc[at["kind"] == "decode", [*ENTRY, "state_bytes_per_token"]]
     part = _side_by_side(at, "vs_vanilla", "{}_speed")
-    for one in (_side_by_side(at, "context", "{}_speed_context"), memory, state):
+    roofline = _side_by_side(at, "roofline", "{}_roofline")
+    for one in (_side_by_side(at, "context", "{}_speed_context"), memory, state, roofline):
         part = part.merge(one, on=ENTRY, how="left")
     return part
 

@@ -24,8 +24,8 @@ from lcbench.task import stream
 
 HARNESS_FILES = (
     "config", "method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias",
-    "model", "task", "corpus", "sampling", "suite",
-    "train", "measure", "environment", "isolation", "cells",
+    "model", "task", "corpus", "sampling", "suite", "train", "measure", "counting", "noise",
+    "environment", "isolation", "contract", "cost", "cells",
 )  # fmt: skip
 """Modules of this package that can change a number; their hash is part of every cell's id."""
 WAIT_S = 0.2
@@ -60,6 +60,8 @@ class Setting(NamedTuple):
     run_id: str
     environment: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    warnings: Sequence[str] = ()
+    """What is wrong with the machine for measuring."""
 
 
 class Tally(NamedTuple):
@@ -84,14 +86,18 @@ def _describe(name: str, overrides: str, send: Send) -> list[Any]:
 
 def _environment(device: str | None, send: Send) -> dict[str, Any]:
     from lcbench.environment import pick_device, read_environment, read_provenance
+    from lcbench.noise import complaints, read_machine
 
+    kind = pick_device(device)
+    warnings = complaints(read_machine(kind))
     settings = {
         "huge_pages": os.environ.get(HUGE_PAGES) == "1",
         "omp_wait_policy": os.environ.get(WAIT_POLICY),
     }
     return {
-        "environment": read_environment(pick_device(device), settings),
+        "environment": read_environment(kind, settings),
         "provenance": read_provenance(),
+        "warnings": warnings,
     }
 
 
@@ -158,7 +164,7 @@ def read_setting(device: str | None) -> Setting:
         raise UsageError(f"this machine's torch cannot be used: {verdict.error}")
     now = datetime.datetime.now(datetime.UTC)
     run_id = f"{now:%Y%m%dT%H%M%S}-{digest(os.urandom(16), 6)}"
-    return Setting(run_id, verdict.value["environment"], verdict.value["provenance"])
+    return Setting(run_id, **verdict.value)
 
 
 def harness_hash() -> str:

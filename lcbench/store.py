@@ -57,6 +57,7 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
         "context": _INT,
         "batch": _INT,
         "dtype": _TEXT,
+        "deterministic": _BOOL,
         "seed": _INT,
     },
     "outcome": {
@@ -92,6 +93,9 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
         "vanilla_step_ms_iqr": _FLOAT,
         "vs_vanilla": _FLOAT,
         "flops": _INT,
+        "touched_bytes": _INT,
+        "load_average": _FLOAT,
+        "throttled": _BOOL,
         "warning": _TEXT,
     },
     "memory": {
@@ -126,12 +130,18 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
         "python": _TEXT,
         "torch": _TEXT,
         "cuda": _TEXT,
+        "matmul_flops_per_s": _FLOAT,
+        "copy_bytes_per_s": _FLOAT,
     },
 }
 """Every column and its type, by what it tells of.
 
 Bucket b of `score_by_distance` and `count_by_distance` holds the answers whose evidence lies
-[2^b, 2^(b+1)) tokens back; a score is null where none fell.
+[2^b, 2^(b+1)) tokens back; a score is null where none fell. `flops` and `touched_bytes` are of one
+call, see `counting.Work`; `matmul_flops_per_s` (in the row's dtype) and `copy_bytes_per_s` are what
+`lcbench env --measure` found the machine to reach, null where it was not asked. `load_average` is
+that of the minute before timing began, the run's own work included; `throttled` says whether heat
+or a container's quota slowed the machine while it was timed, null where nothing tells.
 """
 
 REQUIRED = (

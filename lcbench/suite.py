@@ -181,6 +181,8 @@ class Cell:
     harness_hash: str
     timeout_s: float
     threads: int
+    deterministic: bool = False
+    """Only algorithms that give the same bits each time, where others may be faster."""
     load_error: str | None = None
     """Why the method cannot be loaded; such a cell is a failure without being run."""
 
@@ -194,7 +196,10 @@ class Cell:
     @property
     def cell_id(self) -> str:
         """Hash of the identity."""
-        return digest(json.dumps(self.identity(), sort_keys=True), 24)
+        fields = self.identity()
+        if not self.deterministic:
+            del fields["deterministic"]  # which is younger than the ids of published rows
+        return digest(json.dumps(fields, sort_keys=True), 24)
 
     @property
     def contexts(self) -> tuple[int, ...]:
@@ -233,6 +238,7 @@ def plan_cells(
     device_kind: str,
     harness_hash: str,
     timeout_s: float | None = None,
+    deterministic: bool = False,
 ) -> list[Cell]:
     """Lay a suite out as cells: task by task, then up the cost ladder, all methods at each step.
 
@@ -247,6 +253,7 @@ def plan_cells(
         device_kind: `cpu`, `cuda` or `mps`.
         harness_hash: Hash of the code that trains and measures.
         timeout_s: Longest a cell may take, in place of the suite's.
+        deterministic: Whether cells may use only algorithms that give the same bits each time.
     """
     methods = list(methods)
     shared: dict[str, Any] = {
@@ -256,6 +263,7 @@ def plan_cells(
         "device_kind": device_kind,
         "harness_hash": harness_hash,
         "timeout_s": timeout_s or suite.timeout_s,
+        "deterministic": deterministic,
     }
     cells: list[Cell] = []
     seeds = select.seeds if select.seeds is not None else suite.seeds

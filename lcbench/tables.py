@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lcbench import ranking
+from lcbench.config import UsageError, did_you_mean
 from lcbench.plans import suite_plan
 
 MOST_PROBLEMS = 5
@@ -37,9 +38,32 @@ BOARD_COLUMNS = (
     *("decode_speed", "memory", "state_bytes_per_token", "failed", "pareto"),
 )
 """What of `ranking.leaderboard` fits a terminal."""
+ENTRY_COLUMNS = ("suite", "device_kind", "method", "config", "dtype")
+"""What names a row of the leaderboard."""
 
 
-def show_leaderboard(frame: pd.DataFrame, out: Console, plan: pd.DataFrame | None) -> None:
+def choose_columns(text: str) -> tuple[str, ...]:
+    """Names of the leaderboard's columns, separated by commas, or `all`.
+
+    Raises:
+        UsageError: A name that is none of them.
+    """
+    offered = [c.name for c in ranking.board_columns() if c.name not in ENTRY_COLUMNS]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if names == ["all"]:
+        return tuple(offered)
+    for name in names:
+        if name not in offered:
+            raise UsageError(f"no column {name!r}; {did_you_mean(name, [*offered, 'all'])}")
+    return tuple(dict.fromkeys(names)) or BOARD_COLUMNS
+
+
+def show_leaderboard(
+    frame: pd.DataFrame,
+    out: Console,
+    plan: pd.DataFrame | None,
+    shown: Sequence[str] = BOARD_COLUMNS,
+) -> None:
     """Print a board for each suite and kind of device, and the scores it is made of."""
     board = ranking.leaderboard(frame, plan)
     if board.empty:
@@ -51,26 +75,26 @@ def show_leaderboard(frame: pd.DataFrame, out: Console, plan: pd.DataFrame | Non
     curve = curve[curve["context"] == curve["train_context"]]
     for (suite, device_kind), part in board.groupby(ranking.GROUP):
         out.print()
-        out.print(_board_table(f"Leaderboard: {suite} on {device_kind}", part))
+        out.print(_board_table(f"Leaderboard: {suite} on {device_kind}", part, shown))
         chosen = (scores["suite"] == suite) & (scores["device_kind"] == device_kind)
         if chosen.any():
             out.print(_scores_table(scores[chosen], part))
         near = curve[(curve["suite"] == suite) & (curve["device_kind"] == device_kind)]
         for task, points in near.groupby("task"):
             out.print(_distance_table(str(task), points, part))
-        out.print(Text(_legend(part), style="dim"))
+        out.print(Text(_legend(part, shown), style="dim"))
 
 
-def _board_table(title: str, board: pd.DataFrame) -> Table:
+def _board_table(title: str, board: pd.DataFrame, shown: Sequence[str]) -> Table:
     table = new_table(title)
     columns = {column.name: column for column in ranking.board_columns()}
     table.add_column("Method", no_wrap=True)
-    for name in BOARD_COLUMNS:
+    for name in shown:
         column = columns[name]
         unit = f"\n{column.unit}" if column.unit else ""
         table.add_column(f"{column.title}{unit}", justify="right")
     for row in board.to_dict("records"):
-        values = [_board_value(row, columns[name]) for name in BOARD_COLUMNS]
+        values = [_board_value(row, columns[name]) for name in shown]
         table.add_row(str(row["label"]), *values)
     return table
 
@@ -147,11 +171,15 @@ def _number(score: float, metric: str) -> str:
     return f"{score:.3f}" if metric == "bits_per_byte" else f"{100 * score:.1f}"
 
 
-def _legend(board: pd.DataFrame) -> str:
+def _legend(board: pd.DataFrame, shown: Sequence[str]) -> str:
     at = {
         name: "" if pd.isna(value := board[f"{name}_speed_context"].max()) else f" at {value:,.0f}"
         for name in ("prefill", "train", "decode")
     }
+    roofline = (
+        "\nRoofline share: the least time this machine's own matrix products and copies would need"
+        " for the work, over the time taken; – until lcbench env --measure was run before."
+    )
     return (
         "Quality: normalised score (0 is the floor, 1 the ceiling), mean over tasks and contexts."
         " Effective context: as far as every task keeps 85 % of its trained-context score;"
@@ -159,7 +187,7 @@ def _legend(board: pd.DataFrame) -> str:
         f"\nSpeed: vanilla's time over the method's, prefill{at['prefill']}, training{at['train']},"
         f" decoding{at['decode']} tokens; above 1 is faster. Memory: peak of a training step over"
         " vanilla's. State: bytes kept a token of context. * trained context."
-    )
+    ) + (roofline if any(name.endswith("_roofline") for name in shown) else "")
 
 
 def new_table(title: str) -> Table:
@@ -174,29 +202,36 @@ def new_table(title: str) -> Table:
 
 
 def show_leaderboard_as(
-    form: str, frame: pd.DataFrame, problems: Sequence[tuple[Path, str]]
+    form: str,
+    frame: pd.DataFrame,
+    problems: Sequence[tuple[Path, str]],
+    shown: Sequence[str] | None = None,
 ) -> None:
-    """Print the leaderboard as a table, Markdown, CSV or JSON; problems go to standard error."""
+    """Print the leaderboard as a table, Markdown, CSV or JSON; problems go to standard error.
+
+    Without columns `shown`, CSV and JSON hold all there are.
+    """
     show_problems(problems, Console(stderr=True))
     if form == "table":
-        show_leaderboard(frame, console(), suite_plan(frame))
+        show_leaderboard(frame, console(), suite_plan(frame), shown or BOARD_COLUMNS)
         return
     board = ranking.leaderboard(frame, suite_plan(frame))
+    if form == "markdown":
+        print(_markdown(board, shown or BOARD_COLUMNS))  # noqa: T201 -- data for a pipe
+        return
+    board = board[[*ENTRY_COLUMNS, *shown]] if shown else board
     if form == "csv":
-        print(board.to_csv(index=False), end="")  # noqa: T201 -- data for a pipe
-    elif form == "json":
-        print(board.to_json(orient="records", indent=2))  # noqa: T201
+        print(board.to_csv(index=False), end="")  # noqa: T201
     else:
-        print(_markdown(board))  # noqa: T201
+        print(board.to_json(orient="records", indent=2))  # noqa: T201
 
 
-def _markdown(board: pd.DataFrame) -> str:
+def _markdown(board: pd.DataFrame, shown: Sequence[str]) -> str:
     columns = {column.name: column for column in ranking.board_columns()}
-    names = ["suite", "device_kind", *BOARD_COLUMNS]
     titles = ["Suite", "Device", "Method"]
-    titles += [" ".join(filter(None, columns[n][1:3])) for n in BOARD_COLUMNS]
-    lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * 3 + " ---: |" * len(BOARD_COLUMNS)]
+    titles += [" ".join(filter(None, columns[n][1:3])) for n in shown]
+    lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * 3 + " ---: |" * len(shown)]
     for row, label in zip(board.to_dict("records"), ranking.entry_labels(board), strict=True):
-        values = [_board_value(row, columns[name]) for name in names[2:]]
+        values = [_board_value(row, columns[name]) for name in shown]
         lines.append("| " + " | ".join([row["suite"], row["device_kind"], label, *values]) + " |")
     return "\n".join(lines)

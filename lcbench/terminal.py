@@ -25,6 +25,7 @@ from lcbench.task import normalise
 
 if TYPE_CHECKING:
     from lcbench.conformance import Finding
+    from lcbench.profiling import Profile
 
 
 def duration(seconds: float) -> str:
@@ -44,6 +45,14 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
         count /= 1024
     raise AssertionError("unreachable")
+
+
+def warning_line(warnings: Sequence[str]) -> str:
+    """The first of what is wrong with the machine, and how many more; nothing if nothing is."""
+    if not warnings:
+        return ""
+    more = f"; {len(warnings) - 1} more: lcbench env" if warnings[1:] else ""
+    return f"Warning: {warnings[0]}{more}"
 
 
 def score_text(row: Mapping[str, Any]) -> str:
@@ -113,6 +122,8 @@ class Progress:
         kind, cores = environment["device_kind"], environment["threads"]
         device = f"{environment['device']} ({kind}, {cores} cores)"
         self.console.print(f"Suite [bold]{cells[0].suite}[/] on {device}: {methods}")
+        if warning := warning_line(setting.warnings):
+            self.console.print(Text(warning, style="yellow"), soft_wrap=True)
         if self.done:
             failed = Counter(finished[c.cell_id] for c in cells if c.cell_id in finished)
             failed = {s: n for s, n in failed.items() if s not in ("ok", "unsupported")}
@@ -268,6 +279,24 @@ def show_results(
     out.print(
         "Next: [bold]lcbench app[/] opens them in a browser;"
         " [bold]lcbench leaderboard[/] prints them again."
+    )
+
+
+def show_profile(cell: Cell, profile: "Profile") -> None:
+    """Print the operations a cell spent most of its time in, and where the trace lies."""
+    out = console()
+    table = new_table(f"{cell.label}: {profile.what}, {profile.total_ms:,.1f} ms of operations")
+    for title in ("Operation", "Calls", "ms", "Share"):
+        table.add_column(title, justify="left" if title == "Operation" else "right")
+    for operation in profile.operations:
+        share = operation.self_ms / profile.total_ms if profile.total_ms else 0.0
+        ms = f"{operation.self_ms:,.2f}"
+        table.add_row(Text(operation.name), f"{operation.calls:,}", ms, f"{100 * share:.1f} %")
+    out.print(table)
+    out.print(
+        f"Trace: {profile.path}\nOpen it in https://ui.perfetto.dev or chrome://tracing. No row was"
+        " recorded: a profiled call is slower than others.",
+        soft_wrap=True,
     )
 
 

@@ -120,12 +120,12 @@ def train(
         tokens += batch.inputs.size
         if step >= plan.steps * 9 // 10:
             tail.append(loss)
-        now = monotonic()
-        if now - reported > REPORT_EVERY_S or step + 1 == plan.steps:
-            reported = now
-            if not math.isfinite(loss.item()):
-                raise DivergedError(f"the training loss became {loss.item()} by step {step + 1}")
-            report(Report(step + 1, plan.steps, loss.item(), tokens / (now - started)))
+        if monotonic() - reported > REPORT_EVERY_S or step + 1 == plan.steps:
+            value = loss.item()  # waits until the device is here: only then may the clock be read
+            reported = monotonic()
+            if not math.isfinite(value):
+                raise DivergedError(f"the training loss became {value} by step {step + 1}")
+            report(Report(step + 1, plan.steps, value, tokens / (reported - started)))
     return torch.stack(tail).mean().item()
 
 
@@ -136,11 +136,11 @@ def _step(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Tensor:
-    inputs, targets = to_device(batch.inputs, device), to_device(batch.targets, device)
+    inputs, at, wanted = _on_device(batch.inputs, batch.targets, device)
     optimizer.zero_grad()
     with mixed_precision(device, dtype):
         hidden, _ = model(inputs)
-        loss = F.cross_entropy(answers(model, hidden, targets), targets[targets != IGNORE])
+        loss = F.cross_entropy(answers(model, hidden, at), wanted)
         penalty = model.penalty()
     (loss if penalty is None else loss + penalty).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -153,14 +153,29 @@ def mixed_precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
-def answers(model: Backbone, hidden: Tensor, targets: Tensor) -> Tensor:
-    """Logits `[N, vocab]` in float32 at the N positions that are asked."""
-    return model.head(hidden[targets != IGNORE]).float()
+def answers(model: Backbone, hidden: Tensor, at: Tensor) -> Tensor:
+    """Logits `[N, vocab]` in float32 at the N places of hidden `[B, T, D]`, counted along B T."""
+    return model.head(hidden.flatten(0, 1).index_select(0, at)).float()
+
+
+def _on_device(
+    inputs: IntArray, targets: IntArray, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs `[B, T]`, where answers are asked among B T, and what they should be.
+
+    They are picked out here because a device would have to be waited for to learn how many.
+    """
+    at = np.flatnonzero(targets != IGNORE)
+    wanted = targets.reshape(-1)[at]
+    return to_device(inputs, device), to_device(at, device), to_device(wanted, device)
 
 
 def to_device(array: IntArray, device: torch.device) -> Tensor:
-    """A numpy array as a tensor on the device."""
-    return torch.from_numpy(array).to(device)
+    """A numpy array as a tensor on the device, on its way there while the host goes on."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _batches(task: Task[Any], plan: TaskPlan, scope: dict[str, Any]) -> Iterator[Batch]:
@@ -239,12 +254,11 @@ def _score_batch(model: Backbone, batch: Batch, chunk: int, dtype: torch.dtype) 
     parts: list[_Scores] = []
     for start in range(0, batch.inputs.shape[1], chunk):
         part = slice(start, start + chunk)
-        inputs, targets = (to_device(a[:, part], device) for a in (batch.inputs, batch.targets))
+        asked = batch.targets[:, part] != IGNORE
+        inputs, at, wanted = _on_device(batch.inputs[:, part], batch.targets[:, part], device)
         with mixed_precision(device, dtype):
             hidden, state = model(inputs, state)
-            logits = answers(model, hidden, targets)
-        asked = batch.targets[:, part] != IGNORE
-        wanted = targets[targets != IGNORE]
+            logits = answers(model, hidden, at)
         distances = batch.distances[:, part][asked] if batch.distances is not None else None
         parts.append(
             _Scores(

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +13,14 @@ import torch
 from torch import Tensor, nn
 
 import lcbench.methods
-from lcbench import cells, registry, store
-from lcbench.cells import (
-    InvalidOutputError,
-    UnsupportedError,
-    Watcher,
-    check_output,
-    config_of,
-    describe_method,
-    run_cell,
-)
+from lcbench import cells, cost, noise, registry, store
+from lcbench.cells import Watcher, describe_method, run_cell
 from lcbench.config import UsageError
+from lcbench.contract import InvalidOutputError, UnsupportedError, check_output, config_of
 from lcbench.isolation import Send, call
 from lcbench.measure import Timing
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
+from lcbench.noise import Throttling
 from lcbench.suite import (
     Cell,
     CostPlan,
@@ -59,7 +54,8 @@ RECALL: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def one_core(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Cost cells take every core there is, on which other tests may be waiting."""
-    monkeypatch.setattr(cells, "usable_cores", lambda: 1)
+    for module in (cells, cost):
+        monkeypatch.setattr(module, "usable_cores", lambda: 1)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -291,6 +287,8 @@ def test_a_cost_cell_gives_one_row_of_time_and_memory(kind: str, method: str) ->
     assert row["vanilla_step_ms"] > 0
     assert row["peak_bytes"] > 0
     assert row["memory_source"] == "cpu_profiler"
+    assert row["flops"] >= 2 * 16 * 16
+    assert row["touched_bytes"] >= 4 * 16 * 16
     assert row["num_params"] >= 16 * 16
     assert (row["state_bytes"] is not None) == (kind == "decode")
     if method == "vanilla":
@@ -305,19 +303,43 @@ def test_speed_is_tokens_over_the_median_and_vanillas_time_over_ones_own(
     monkeypatch: pytest.MonkeyPatch, kind: str, tokens: int
 ) -> None:
     own, vanillas = Timing.of([2_000_000] * 5), Timing.of([8_000_000] * 5)
-    monkeypatch.setattr(cells, "time_alternating", lambda *_, **__: (own, vanillas))
+    monkeypatch.setattr(cost, "time_alternating", lambda *_, **__: (own, vanillas))
     row = measured(cost_cell(kind, "growing", batch=3))
     assert row["tokens_per_s"] == pytest.approx(3 * tokens / 0.002)
     assert row["step_ms"] == 2.0
     assert row["vs_vanilla"] == 4.0
     assert row["vanilla_step_ms"] == 8.0
-    assert row["warning"] is None
+    assert not row["warning"] or row["warning"] == cost.THROTTLED
 
 
 def test_times_that_scatter_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     noisy = Timing.of([1_000_000, 2_000_000, 4_000_000, 8_000_000])
-    monkeypatch.setattr(cells, "time_alternating", lambda *_, **__: (noisy, None))
+    monkeypatch.setattr(cost, "time_alternating", lambda *_, **__: (noisy, None))
     assert measured(cost_cell("prefill"))["warning"].startswith("noisy: the IQR is ")
+
+
+def test_the_load_that_times_were_taken_under_is_kept_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noisy = Timing.of([1_000_000, 2_000_000, 4_000_000, 8_000_000])
+    monkeypatch.setattr(cost, "time_alternating", lambda *_, **__: (noisy, None))
+    monkeypatch.setattr(noise, "load_average", lambda: 7.25)
+    row = measured(cost_cell("prefill"))
+    assert row["load_average"] == 7.25
+    assert "at a load average of 7.2 on 1 cores" in row["warning"]
+
+
+@pytest.mark.parametrize(("counts", "throttled"), [((3, 3), False), ((3, 4), True), (None, None)])
+def test_throttling_while_it_was_timed_is_kept_and_told(
+    monkeypatch: pytest.MonkeyPatch, counts: tuple[int, int] | None, throttled: bool | None
+) -> None:
+    readings = iter(counts or (None, None))
+    monkeypatch.setattr(noise, "read_throttling", lambda: Throttling(next(readings), None))
+    even = Timing.of([1_000_000] * 4)
+    monkeypatch.setattr(cost, "time_alternating", lambda *_, **__: (even, None))
+    row = measured(cost_cell("prefill"))
+    assert row["throttled"] is throttled
+    assert row["warning"] == (cost.THROTTLED if throttled else None)
 
 
 def test_memory_and_state_of_a_toy_are_what_its_tensors_weigh() -> None:
@@ -327,6 +349,27 @@ def test_memory_and_state_of_a_toy_are_what_its_tensors_weigh() -> None:
     decode = measured(cost_cell("decode", "growing", batch=2))
     assert decode["state_bytes"] == tokens
     assert prefill["num_params"] == decode["num_params"] == 16 * 16
+
+
+def test_the_work_of_a_toy_is_its_one_product() -> None:
+    product = 2 * 2 * 64 * 16 * 16
+    prefill, step = (measured(cost_cell(k, "growing", batch=2)) for k in ("prefill", "train_step"))
+    assert prefill["flops"] == product
+    assert step["flops"] == 3 * product
+    assert prefill["touched_bytes"] == 4 * (16 * 16 + 2 * 64 * 16)
+
+
+def test_a_method_that_cannot_be_counted_is_still_timed_and_weighed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(workload: object) -> None:
+        raise NotImplementedError("no such formula")
+
+    monkeypatch.setattr(cost, "count_work", refuse)
+    row = measured(cost_cell("prefill", "growing"))
+    assert (row["status"], row["flops"], row["touched_bytes"]) == ("ok", None, None)
+    assert row["step_ms"] > 0
+    assert row["peak_bytes"] > 0
 
 
 def test_a_training_step_weighs_the_gradients_of_the_weights() -> None:
@@ -529,19 +572,65 @@ def test_a_config_that_cannot_be_made_is_described_by_its_error(
 
 
 def test_the_anchors_failure_is_not_the_methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = cells._Layer
+    real = cost.Layer
 
     def layer(name: str, *arguments: object) -> object:
         if name == "vanilla":
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(name, *arguments)
 
-    monkeypatch.setattr(cells, "_Layer", layer)
+    monkeypatch.setattr(cost, "Layer", layer)
     row = measured(cost_cell("prefill", "growing"))
     assert row["status"] == "ok"
     assert row["tokens_per_s"] > 0
     assert row["vs_vanilla"] is None
     assert "vanilla failed here" in row["warning"]
+
+
+class Unordered(Growing):
+    """Uses an operation that torch knows no deterministic algorithm for."""
+
+    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
+        out = self.mix(x)
+        index = torch.arange(out.numel(), device=x.device)
+        with torch.no_grad():
+            torch.empty_like(out).put_(index, out.detach().flatten())
+        return out, None
+
+
+@pytest.fixture
+def any_algorithm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a deterministic cell sets in its own process is unset in this one."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("any_algorithm")
+def test_a_deterministic_cell_names_the_operation_that_stands_in_the_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(TOYS, "unordered", toy_spec(Unordered, streams=False))
+    (cell, *_) = plan("unordered")
+    assert run_cell(cell, QUIET)[0]["status"] == "ok"
+    with pytest.raises(RuntimeError, match=r"^put_ does not have a deterministic implementation"):
+        run_cell(dataclasses.replace(cell, deterministic=True), QUIET)
+
+
+@pytest.mark.usefixtures("any_algorithm")
+@pytest.mark.parametrize("method", ["vanilla", "sliding-window", "recurrence", "sparse-global"])
+def test_every_method_can_be_measured_deterministically(method: str) -> None:
+    for cell in plan(method):
+        rows = run_cell(dataclasses.replace(cell, deterministic=True), QUIET)
+        assert {row["status"] for row in rows} == {"ok"}
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_deterministic_cells_are_cells_of_their_own() -> None:
+    cell = cost_cell("prefill")
+    other = dataclasses.replace(cell, deterministic=True)
+    assert other.cell_id != cell.cell_id
+    assert other.identity()["deterministic"] is True
 
 
 def test_a_file_edited_since_the_plan_is_refused() -> None:

@@ -13,16 +13,17 @@ LAYERS = (
     {"method", "task", "methods", "suites", "app"},
     {"blocks", "blockwise", "sampling", "suite", "corpus"},
     {"attention", "block_sparse", "distance_bias"},
-    {"registry", "model", "measure", "environment", "estimate", "store", "isolation"},
-    {"train", "ranking", "probe"},
-    {"streaming", "visibility", "cells", "cards", "plans"},
-    {"conformance", "runner", "preload", "tables"},
+    {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"},
+    {"train", "ranking", "probe", "counting", "noise", "peaks"},
+    {"streaming", "visibility", "cost", "cards", "plans", "machine"},
+    {"cells"},
+    {"conformance", "runner", "preload", "profiling", "tables"},
     {"terminal"},
     {"cli"},
     {"__main__"},
 )
 NO_TORCH = {"config", "paths", "task", "corpus", "suite", "registry", "estimate", "store"} | {
-    "isolation", "ranking", "runner", "tables", "terminal", "cli",
+    "isolation", "machine", "profiling", "ranking", "runner", "tables", "terminal", "cli",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"},

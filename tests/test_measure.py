@@ -217,3 +217,78 @@ def test_real_work_takes_real_time() -> None:
     slow, fast = time_alternating(big, small, CPU, seconds=0)
     assert fast is not None
     assert slow.median_ms > fast.median_ms > 0
+
+
+class FakeCuda:
+    """Events and streams that write down what happens, for the order of things on a GPU."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, elapsed_ms: float) -> None:
+        self.log: list[str] = []
+        made: list[str] = []
+        log = self.log
+
+        class Event:
+            def __init__(self, *, enable_timing: bool) -> None:
+                assert enable_timing
+                self.name = ["start", "end"][len(made) % 2]
+                made.append(self.name)
+
+            def record(self, stream: object) -> None:
+                assert stream == "stream"
+                log.append(self.name)
+
+            def synchronize(self) -> None:
+                log.append(f"wait for {self.name}")
+
+            def elapsed_time(self, other: "Event") -> float:
+                assert (self.name, other.name) == ("start", "end")
+                return elapsed_ms
+
+        class Properties:
+            L2_cache_size = 1000
+
+        monkeypatch.setattr(torch.cuda, "Event", Event)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda device: log.append("wait"))
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "stream")
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
+
+    def flush(self) -> Any:
+        log = self.log
+
+        class Flush:
+            def zero_(self) -> None:
+                log.append("flush")
+
+        return Flush()
+
+    def workload(self) -> Workload:
+        return Workload(lambda: self.log.append("prepare"), lambda _: self.log.append("call"))
+
+
+def test_cuda_is_timed_between_events_on_an_idle_device_with_a_cold_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeCuda(monkeypatch, elapsed_ms=1.5)
+    took = measure._time_by_events(torch.device("cuda"), fake.flush(), fake.workload())
+    assert took == 1_500_000
+    assert fake.log == ["prepare", "flush", "wait", "start", "call", "end", "wait for end"]
+
+
+def test_a_kernel_below_the_events_resolution_is_never_zero(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeCuda(monkeypatch, elapsed_ms=0.0)
+    assert measure._time_by_events(torch.device("cuda"), fake.flush(), fake.workload()) == 1
+
+
+def test_what_is_flushed_is_larger_than_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCuda(monkeypatch, elapsed_ms=1.0)
+    asked: list[tuple[int, object]] = []
+
+    def empty(size: int, *, dtype: torch.dtype, device: torch.device) -> None:
+        asked.append((size * dtype.itemsize, device.type))
+
+    monkeypatch.setattr(torch, "empty", empty)
+    measure.choose_timer(torch.device("cuda"))
+    assert asked == [(measure.FLUSHED_CACHES * 1000, "cuda")]
+    assert measure.FLUSHED_CACHES >= 2

@@ -440,3 +440,28 @@ def test_rivals_never_change_a_methods_own_numbers(methods, random):
         pd.testing.assert_frame_equal(
             alone.set_index("method")[OWN], together.loc[[name]], check_exact=True
         )
+
+
+PEAKS: Row = {"matmul_flops_per_s": 1e9, "copy_bytes_per_s": 1e8}
+
+
+def test_the_roofline_share_is_the_longer_of_computing_and_moving_over_the_time():
+    rows = frame(
+        cost("prefill", 512, step_ms=1000.0, flops=500_000_000, touched_bytes=100, **PEAKS),
+        cost("decode", 512, step_ms=1000.0, flops=100, touched_bytes=25_000_000, **PEAKS),
+        cost("train_step", 512, step_ms=1000.0, flops=100, touched_bytes=100),
+        cost("prefill", 1024, step_ms=1000.0, **PEAKS),
+    )
+    np.testing.assert_allclose(ranking.roofline_share(rows), [0.5, 0.25, math.nan, math.nan])
+
+
+def test_the_board_shows_the_roofline_share_at_the_context_of_the_speed():
+    one: Row = {"vs_vanilla": 1.0, "touched_bytes": 0, **PEAKS}
+    got = board(
+        cost("prefill", 512, step_ms=100.0, flops=10**7, **one),
+        cost("prefill", 1024, step_ms=100.0, flops=4 * 10**7, **one),
+        cost("prefill", 512, step_ms=100.0, flops=2 * 10**7, method="a", **one),
+    )
+    assert got.loc["vanilla", "prefill_roofline"] == pytest.approx(0.1)
+    assert got.loc["a", "prefill_roofline"] == pytest.approx(0.2)
+    assert math.isnan(got.loc["a", "decode_roofline"])

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from lcbench import registry, store
+from lcbench import machine, registry, runner, store
 from lcbench.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -176,6 +176,7 @@ def test_bad_methods_become_rows_and_the_others_still_run(
         (["suites", "quik"], "did you mean 'quick'"),
         (["check", "vanila"], "did you mean 'vanilla'"),
         (["leaderboard", "--suite", "none-such"], "no results of suite"),
+        (["leaderboard", "--columns", "train_rofline"], "did you mean 'train_roofline'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -216,6 +217,39 @@ def test_a_corrupt_file_among_results_is_named_and_the_rest_shown(
     assert "vanilla" in shown.stdout
     assert "torn.parquet" in shown.stderr
     assert "foreign.parquet" in shown.stderr
+
+
+def test_peaks_measured_before_a_run_stand_in_its_rows_and_on_the_board(tmp_path: Path) -> None:
+    def lcbench(*arguments: str) -> str:
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    out = str(tmp_path / "out")
+    env_id = runner.read_setting("cpu").environment["env_id"]
+    peaks = machine.Peaks({"float32": 1e9, "bfloat16": 2e9}, 5e8, "2026-01-01T00:00:00+00:00")
+    machine.write(peaks, tmp_path / "out", env_id)
+    lcbench(*SMOKE, "--method", "vanilla", "--context", "128", "--results", out, "--deterministic")
+    frame = rows_in(tmp_path / "out")
+    assert frame["deterministic"].all()
+    assert set(frame["matmul_flops_per_s"]) == {1e9}
+    assert set(frame["copy_bytes_per_s"]) == {5e8}
+    board = ("leaderboard", "--results", out, "--columns", "prefill_roofline")
+    (row,) = json.loads(lcbench(*board, "--format", "json"))
+    prefill = frame[frame["kind"] == "prefill"].iloc[0]
+    least_s = max(prefill["flops"] / 1e9, prefill["touched_bytes"] / 5e8)
+    assert row["prefill_roofline"] == pytest.approx(least_s / prefill["step_ms"] * 1e3)
+    assert "quality" not in row
+    table = lcbench(*board)
+    assert "Prefill roofline share" in table
+    assert "Roofline share: the least time" in table
+
+
+def test_env_tells_peaks_and_what_is_wrong(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["env", "--results", str(tmp_path / "none")])
+    assert done.exit_code == 0, done.output
+    assert "not measured; lcbench env --measure does" in done.stdout
+    assert ("Warning: " in done.stdout) != ("Nothing seen that would spoil" in done.stdout)
 
 
 def test_no_results_says_how_to_get_some(lcbench: Callable, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 import math
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from itertools import groupby
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lcbench import train as training
 from lcbench.method import Method, MethodConfig, ModelShape
@@ -226,6 +229,83 @@ def test_the_last_step_is_always_reported() -> None:
     assert reports[-1].step == reports[-1].steps == 3
     assert reports[-1].loss == pytest.approx(loss)
     assert reports[-1].tokens_per_s > 0
+
+
+class Waits(TorchDispatchMode):
+    """Notes operations whose result the host, to go on, must wait for a GPU to tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._overloadpacket.__name__
+        masks = [t for part in args if isinstance(part, list) for t in part if t is not None]
+        by_mask = name.startswith("index") and any(t.dtype == torch.bool for t in masks)
+        if by_mask or name in ("_local_scalar_dense", "nonzero", "masked_select", "equal"):
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_device_is_waited_for_when_the_loss_is_told_and_never_in_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training, "REPORT_EVERY_S", 1e9)
+    reports: list[Report] = []
+    with Waits() as waits:
+        train(build(), steps=30, reports=reports)
+    assert len(reports) == 1
+    # The last step's loss, and the mean that is returned.
+    assert waits.seen == ["_local_scalar_dense"] * 2
+    with Waits() as waits:
+        x = torch.zeros(3)
+        x[x == 0].sum().item()
+    assert waits.seen == ["index", "_local_scalar_dense"]
+
+
+def test_throughput_counts_the_time_until_the_loss_was_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter([10.0, 10.0, 14.0])  # the start, whether to report, after the loss is read
+    monkeypatch.setattr(training, "monotonic", lambda: next(clock))
+    reports: list[Report] = []
+    train(build(), steps=1, reports=reports)
+    assert reports[0].tokens_per_s == 4 * 16 / 4.0
+
+
+def test_examples_are_drawn_beside_training_and_change_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[threading.Thread] = []
+
+    class Noting(Echo):
+        def sample(self, rng: np.random.Generator, batch: int, context: int) -> Batch:
+            threads.append(threading.current_thread())
+            return super().sample(rng, batch, context)
+
+    class InLine:
+        def __init__(self, workers: int) -> None: ...
+
+        def __enter__(self) -> "InLine":
+            return self
+
+        def __exit__(self, *exception: object) -> None: ...
+
+        def submit(self, draw: Any, step: int) -> Any:
+            drawn: Future[Batch] = Future()
+            drawn.set_result(draw(step))
+            return drawn
+
+    beside, in_line = build(), build()
+    loss = train(beside, Noting(), ramp=1)
+    assert threading.main_thread() not in threads
+    assert len(threads) == 20
+    threads.clear()
+    monkeypatch.setattr(training, "ThreadPoolExecutor", InLine)
+    assert train(in_line, Noting(), ramp=1) == loss
+    assert set(threads) == {threading.main_thread()}
+    for name, weight in beside.state_dict().items():
+        assert torch.equal(weight, in_line.state_dict()[name])
 
 
 def test_mixed_precision_keeps_the_weights_in_float32() -> None:
