@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Lowest first. A module may import what stands in a lower line, and nothing beside it.
 LAYERS = (
-    {"config", "paths", "__init__"},
-    {"method", "task", "methods", "suites", "app"},
+    {"config", "paths", "locks", "__init__"},
+    {"method", "task", "methods", "suites", "app", "places"},
     {"blocks", "attention", "sampling", "suite", "corpus"},
     {"registry", "model", "measure", "environment", "estimate", "store", "isolation"},
     {"train", "ranking", "probe"},
@@ -20,7 +20,7 @@ LAYERS = (
     {"cli"},
     {"__main__"},
 )
-NO_TORCH = {"config", "paths", "task", "corpus", "suite", "registry", "estimate", "store"} | {
+NO_TORCH = {"config", "paths", "locks", "places", "task", "corpus", "suite", "registry", "estimate", "store"} | {
     "isolation", "ranking", "runner", "tables", "terminal", "cli",
 }  # fmt: skip
 PLUGINS = {
