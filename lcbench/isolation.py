@@ -1,8 +1,8 @@
 """A call in a child process the parent can kill, and the parent's verdict on it.
 
 Children come from a fork server that has torch loaded, so isolation costs milliseconds. A child
-leads a process group of its own, writes nothing to the terminal, ends when its parent does, and
-answers in JSON: nothing it sends is ever unpickled.
+leads a process group of its own, writes nothing to the terminal, ends when its parent does with all
+that it started, and answers in JSON: nothing it sends is ever unpickled.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import connection, get_all_start_methods, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 
 import psutil
 
+from lcbench import descent
 from lcbench.config import UsageError
 
 Status = Literal["ok", "oom", "timeout", "crashed", "error", "unsupported", "invalid", "usage"]
@@ -44,6 +45,11 @@ ENDING_S = 5.0
 """How long a child that has answered may take to end."""
 LEAST_FREE_SHARE = 0.03
 """Share of the machine's memory below which a child is stopped before the kernel picks a victim."""
+_ASKED = re.compile(
+    r"(?:[Tt]ried to allocate|Unable to allocate) (?P<count>[\d.]+) ?(?P<unit>[KMGTP]iB|bytes)"
+)
+"""How torch's allocators and numpy's name the allocation that failed."""
+_UNITS = {"bytes": 1, **{f"{prefix}iB": 1024**n for n, prefix in enumerate("KMGTP", 1)}}
 # On macOS a process that has loaded torch must not fork.
 _HAS_FORK_SERVER = "forkserver" in get_all_start_methods() and sys.platform != "darwin"
 
@@ -62,6 +68,8 @@ class Verdict(NamedTuple):
     """The traceback, for a log on this machine only."""
     exit_signal: str | None
     wall_s: float
+    asked_bytes: int | None = None
+    """The allocation at which it ran out of memory, where that is known."""
 
 
 class Child:
@@ -89,10 +97,12 @@ class Child:
         self._process.start()
         answers.close()
         lifeline.close()
+        self._server = _parent_of(self._process.pid) if _HAS_FORK_SERVER else None
         self._stage: str | None = None
         self._last: tuple[str, Any] | None = None
         self._stopped: tuple[Status, str] | None = None
         self._open = True
+        _LIVE.add(self.pid)
 
     @property
     def waitables(self) -> list[Any]:
@@ -100,12 +110,22 @@ class Child:
         return [self._answers, self._process.sentinel] if self._open else [self._process.sentinel]
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid or 0
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it has neither answered nor been stopped, as of the last poll."""
+        return self._last is None and self._stopped is None
+
+    @property
     def elapsed_s(self) -> float:
         """Seconds since it was started."""
         return monotonic() - self._began
 
     def poll(self) -> list[tuple[str, Any]]:
-        """News since the last poll, as topics and values; applies the clock and memory limits."""
+        """News since the last poll, as topics and values; applies the clock."""
         news: list[tuple[str, Any]] = []
         while self._open and self._answers.poll():
             try:
@@ -121,24 +141,13 @@ class Child:
             else:
                 self._stage = value if topic == "stage" else self._stage
                 news.append((topic, value))
-        if self._last is None and self._stopped is None:
-            self._apply_limits()
-        return news
-
-    def _apply_limits(self) -> None:
-        if self.elapsed_s > self._timeout_s:
+        if self.under_way and self.elapsed_s > self._timeout_s:
             self.stop("timeout", f"stopped after {self._timeout_s:g} s")
-            return
-        memory = psutil.virtual_memory()
-        if memory.available < LEAST_FREE_SHARE * memory.total:
-            held = _held_bytes(self._process.pid)
-            if held > memory.total / 4:
-                gib = held / 2**30
-                self.stop("oom", f"stopped at {gib:.1f} GiB: the machine ran out of memory")
+        return news
 
     def verdict(self) -> Verdict | None:
         """How it ended, or None while it has not; call after `poll`."""
-        if self._last is None and self._stopped is None and self._process.is_alive():
+        if self.under_way and self._process.is_alive():
             return None
         wall_s = self.elapsed_s
         if self._last is not None and self._stopped is None:
@@ -149,11 +158,11 @@ class Child:
         return self._judge(wall_s)
 
     def _judge(self, wall_s: float) -> Verdict:
+        name = _signal_name(self._process.exitcode)
         if self._stopped is not None:
             status, error = self._stopped
-            return Verdict(status, None, self._stage, error, None, None, wall_s)
+            return Verdict(status, None, self._stage, error, None, name, wall_s)
         if self._last is None:
-            name = _signal_name(self._process.exitcode)
             if name == "SIGKILL":
                 error = "killed by SIGKILL, most likely because the machine ran out of memory"
                 return Verdict("oom", None, self._stage, error, None, name, wall_s)
@@ -166,8 +175,9 @@ class Child:
         if topic == "done":
             return Verdict("ok", value, self._stage, None, None, None, wall_s)
         return Verdict(
-            value["status"], None, self._stage, value["error"], value["details"], None, wall_s
-        )
+            value["status"], None, self._stage, value["error"], value["details"], None, wall_s,
+            value["asked_bytes"],
+        )  # fmt: skip
 
     def stop(self, status: Status, error: str) -> None:
         """Kill it and give it this verdict."""
@@ -175,12 +185,49 @@ class Child:
         self._end()
 
     def _end(self) -> None:
-        if self._process.pid is not None:
-            _kill_group(self._process.pid)
+        if self._lifeline.closed:
+            return
+        descent.kill(*descent.descendants(self.pid))
+        descent.kill_group(self.pid)
         if self._process.is_alive():
             self._process.kill()
         self._process.join()
         self._lifeline.close()
+        _LIVE.discard(self.pid)
+        if _HAS_FORK_SERVER and self._server:
+            # What outlived it by leaving its group has become the fork server's child.
+            descent.kill(*(p for p in descent.children(self._server) if p not in _LIVE))
+
+
+_LIVE: set[int] = set()
+"""Children that were started and have not been ended."""
+
+
+def watch_memory(children: Sequence[Child], most_bytes: int | None = None) -> None:
+    """Stop children before the machine runs out of memory, and those that hold too much.
+
+    When the machine has less than `LEAST_FREE_SHARE` of its memory left, the largest child is
+    stopped, if that would help: if it holds more than that share itself. The others go on.
+
+    Args:
+        children: Those under way.
+        most_bytes: The most that one may hold; None for as much as there is.
+    """
+    memory = psutil.virtual_memory()
+    reserve = LEAST_FREE_SHARE * memory.total
+    is_short = memory.available < reserve
+    if not (is_short or most_bytes):
+        return
+    held = {child: _held_bytes(child.pid) for child in children if child.under_way}
+    for child, count in held.items():
+        if most_bytes and count > most_bytes:
+            child.stop("oom", f"stopped at {_gib(count)}: a cell may hold {_gib(most_bytes)}")
+    largest = max(held, key=lambda child: held[child], default=None)
+    if is_short and largest and largest.under_way and held[largest] > reserve:
+        rest = sum(held.values()) - held[largest]
+        error = f"stopped at {_gib(held[largest])}: the machine had {_gib(memory.available)} left"
+        beside = f" and other cells held {_gib(rest)}" if rest else ""
+        largest.stop("oom", error + beside)
 
 
 def call(target: Target, *args: Any, timeout_s: float = 120.0) -> Verdict:
@@ -194,6 +241,7 @@ def call(target: Target, *args: Any, timeout_s: float = 120.0) -> Verdict:
         while True:
             connection.wait(child.waitables, timeout=0.5)
             child.poll()
+            watch_memory([child])
             verdict = child.verdict()
             if verdict is not None:
                 break
@@ -210,9 +258,7 @@ def scrub(text: str) -> str:
     for private, word in ((str(Path.home()), "~"), (_user(), "user")):
         if len(private) > 1:
             text = re.sub(rf"(?<!\w){re.escape(private)}(?!\w)", word, text)
-    return re.sub(r"(?<![\w.])(?:[A-Za-z]:|~\w*)?(?:[\\/][^\s\\/:'\"()\[\],]+)*[\\/]", "", text)[
-        :500
-    ]
+    return _FOLDERS.sub("", text)[:500]
 
 
 def _user() -> str:
@@ -228,6 +274,9 @@ def _serve(
     """What a child does, from its first instruction to its last."""
     if hasattr(os, "setsid"):
         os.setsid()
+    descent.die_with_parent()
+    descent.keep_orphans()
+    me = os.getpid()
     with contextlib.suppress(OSError):
         # If the kernel must pick a victim, a measurement and not its keeper.
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -239,6 +288,8 @@ def _serve(
     lock = threading.Lock()
 
     def send(topic: str, value: Any) -> None:
+        if os.getpid() != me:
+            os._exit(0)  # A copy that the call forked runs on as if it were the call.
         with lock:
             answers.send_bytes(json.dumps([topic, value], default=_encode).encode())
 
@@ -248,7 +299,8 @@ def _serve(
         send("failed", _failure(error))
     # Not by returning: taking torch down in good order takes longer than a short cell. And with all
     # that the call may have started, which would disturb the next.
-    _kill_group(os.getpid())
+    descent.kill(*descent.descendants(me))
+    descent.kill_group(me)
     os._exit(0)
 
 
@@ -256,7 +308,8 @@ def _end_with_parent(lifeline: Connection) -> None:
     try:
         lifeline.recv_bytes()
     except (EOFError, OSError):
-        _kill_group(os.getpid())
+        descent.kill(*descent.descendants(os.getpid()))
+        descent.kill_group(os.getpid())
         os._exit(1)
 
 
@@ -268,7 +321,13 @@ def _failure(error: BaseException) -> dict[str, Any]:
         "status": status,
         "error": text if plain else f"{type(error).__name__}: {text}",
         "details": traceback.format_exc(),
+        "asked_bytes": _asked_bytes(str(error)) if status == "oom" else None,
     }
+
+
+def _asked_bytes(text: str) -> int | None:
+    found = _ASKED.search(text)
+    return round(float(found["count"]) * _UNITS[found["unit"]]) if found else None
 
 
 def _status_of(error: BaseException) -> Status:
@@ -295,19 +354,23 @@ def _decode(value: dict[str, Any]) -> Any:
     return bytes.fromhex(value["__bytes__"]) if value.keys() == {"__bytes__"} else value
 
 
-def _kill_group(pid: int) -> None:
-    if not hasattr(os, "killpg"):
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-
-
-def _held_bytes(pid: int | None) -> int:
+def _parent_of(pid: int | None) -> int | None:
     try:
-        root = psutil.Process(pid)
-        return sum(p.memory_info().rss for p in [root, *root.children(recursive=True)])
+        return psutil.Process(pid).ppid()
     except psutil.Error:
-        return 0
+        return None
+
+
+def _held_bytes(pid: int) -> int:
+    total = 0
+    for member in (pid, *descent.descendants(pid)):
+        with contextlib.suppress(psutil.Error):
+            total += psutil.Process(member).memory_info().rss
+    return total
+
+
+def _gib(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB"
 
 
 def _signal_name(exitcode: int | None) -> str | None:

@@ -4,6 +4,7 @@ On a system without `flock` every lock is granted, and on a file system without 
 are on their own.
 """
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -56,7 +57,18 @@ class FileLock:
         """
         assert self._descriptor is not None, "a note is left by the holder"
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, text.encode(), 0)
+        data = text.encode()
+        if os.pwrite(self._descriptor, data, 0) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def rename(self, path: Path) -> None:
+        """Give the file its name, locked as it is.
+
+        Raises:
+            OSError: It cannot be renamed.
+        """
+        self.path.replace(path)
+        self.path = path
 
     def release(self, *, remove: bool = False) -> None:
         """Give it back, if it is held; `remove` takes the file away first."""
@@ -98,7 +110,7 @@ class MachineLock:
         """Take the clock, alone or shared; False while another run has it. Again is no change."""
         if self._alone == alone:
             return True
-        assert self._alone is None, "leave before taking it the other way"
+        self.leave()
         try:
             if not self._turn.held and not self._turn.acquire():
                 return False
@@ -113,10 +125,14 @@ class MachineLock:
         return True
 
     def leave(self) -> None:
-        """Give it back."""
-        self._turn.release()
+        """Give the clock back; a run that waits for it alone keeps its turn."""
         self._clock.release()
         self._alone = None
+
+    def close(self) -> None:
+        """Give back the clock and the turn."""
+        self.leave()
+        self._turn.release()
 
 
 def _flock(descriptor: int, *, shared: bool, wait: bool) -> bool:

@@ -1,7 +1,6 @@
 """The leaderboard as tables: on a terminal, in Markdown, as CSV or JSON."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lcbench import ranking
+from lcbench.places import Place
 from lcbench.plans import suite_plan
 
 MOST_PROBLEMS = 5
@@ -24,7 +24,7 @@ def console() -> Console:
     return out if out.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
 
 
-def show_problems(problems: Sequence[tuple[Path, str]], out: Console) -> None:
+def show_problems(problems: Sequence[tuple[Place, str]], out: Console) -> None:
     """Name the files that could not be read, the first few of many."""
     for path, reason in problems[:MOST_PROBLEMS]:
         out.print(Text(f"{path} was left out: {reason}", style="yellow"), soft_wrap=True)
@@ -174,7 +174,7 @@ def new_table(title: str) -> Table:
 
 
 def show_leaderboard_as(
-    form: str, frame: pd.DataFrame, problems: Sequence[tuple[Path, str]]
+    form: str, frame: pd.DataFrame, problems: Sequence[tuple[Place, str]]
 ) -> None:
     """Print the leaderboard as a table, Markdown, CSV or JSON; problems go to standard error."""
     show_problems(problems, Console(stderr=True))

@@ -9,19 +9,23 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Lowest first. A module may import what stands in a lower line, and nothing beside it.
 LAYERS = (
-    {"config", "paths", "locks", "__init__"},
+    {"config", "paths", "locks", "descent", "__init__"},
     {"method", "task", "methods", "suites", "app", "places"},
     {"blocks", "attention", "sampling", "suite", "corpus"},
     {"registry", "model", "measure", "environment", "estimate", "store", "isolation"},
-    {"train", "ranking", "probe"},
+    {"train", "ranking", "probe", "journal"},
     {"streaming", "visibility", "cells", "cards", "plans"},
-    {"conformance", "runner", "preload", "tables"},
-    {"terminal"},
+    {"conformance", "pool", "preload", "tables"},
+    {"runner", "merging"},
+    {"terminal", "status"},
+    {"running"},
     {"cli"},
     {"__main__"},
 )
-NO_TORCH = {"config", "paths", "locks", "places", "task", "corpus", "suite", "registry", "estimate", "store"} | {
-    "isolation", "ranking", "runner", "tables", "terminal", "cli",
+NO_TORCH = {
+    "config", "paths", "locks", "descent", "places", "task", "corpus", "suite", "registry",
+    "estimate", "store", "isolation", "journal", "pool", "runner", "running", "status", "merging",
+    "ranking", "tables", "terminal", "cli",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "attention"},
