@@ -224,6 +224,53 @@ def run(
     running.run_and_show(cells, folder, setting, pool, fresh=fresh, retry_failed=retry_failed)
 
 
+@main.command(epilog=examples("status", "status --suite quick --results shard-3"))
+@click.option("--suite", "-s", help="Only this suite. Default: all.")
+@click.option(
+    "--results",
+    type=PlaceType(),
+    help="Where the run writes, as told to it. Default: results/local.",
+)
+def status(suite: str | None, results: "Place | None") -> None:
+    """Tell of runs in progress or interrupted: done, failed, left, where."""
+    import datetime
+
+    from lcbench.paths import local_results
+    from lcbench.status import describe, read_status
+
+    where = results or local_results()
+    runs = read_status(where, suite)
+    now = datetime.datetime.now(datetime.UTC)
+    for found in runs:
+        click.echo("\n".join(describe(found, now)))
+    if not runs:
+        of_suite = f" of suite {suite!r}" if suite else ""
+        click.echo(
+            f"No run{of_suite} is in progress or interrupted in {where}."
+            " lcbench run --method all starts one; lcbench leaderboard shows what is done."
+        )
+
+
+@main.command(epilog=examples("merge shard-1 shard-2 shard-3 --results results/local"))
+@click.argument("folders", nargs=-1, required=True, type=PlaceType(must_exist=True))
+@click.option(
+    "--results", type=PlaceType(), required=True, help="Where the merged results go, folder or URL."
+)
+@click.option("--newest", is_flag=True, help="Of several measurements of a cell take the newest.")
+def merge(folders: "tuple[Place, ...]", results: "Place", newest: bool) -> None:
+    """Seal the results of several FOLDERS, such as a run's shards, into one file a suite."""
+    from lcbench import merging
+
+    try:
+        merged = merging.merge(folders, results, newest=newest)
+    except OSError as error:
+        raise click.ClickException(
+            f"{results} cannot be written: {error.strerror or error}; nothing was taken away"
+        ) from None
+    for part in merged:
+        click.echo(f"{part.suite}: {part.cells} cells, {part.rows} rows in {part.path}")
+
+
 def _listing(kind: Any, columns: Sequence[str]) -> None:
     """Print names, some declared fields and summaries, from source alone."""
     from lcbench import registry

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from multiprocessing import connection
 from typing import Any, Literal, NamedTuple, Protocol
 
+from lcbench import errands
 from lcbench.estimate import estimate_device_bytes
-from lcbench.isolation import Child, Send, watch_memory
+from lcbench.isolation import Child, watch_memory
 from lcbench.locks import MachineLock
 from lcbench.suite import Cell
 
@@ -34,7 +35,7 @@ class Executor(Protocol):
     A cell goes out as its fields and comes back as a `Verdict`, both of plain JSON values.
 
     One for Ray would `submit` by calling a remote function with the cell's fields, whose body is
-    what a child of `LocalPool` runs, and `collect` with `ray.wait`; a worker that is lost gives the
+    `errands.measure`, and `collect` with `ray.wait`; a worker that is lost gives the
     verdict `crashed`. A cost cell asks for a whole node, and its verdict must come with the
     environment of the machine that measured. One for SLURM needs no process of its own for long:
     each task of a job array runs `lcbench run --shard K/N` into a folder, with `LocalPool`, and
@@ -59,19 +60,6 @@ class Executor(Protocol):
     def close(self) -> None:
         """End what is under way, without verdicts."""
         ...
-
-
-def work(fields: dict[str, Any], send: Send) -> list[dict[str, Any]]:
-    """A cell's work, in its child: from the fields of a cell to the columns of its rows."""
-    from lcbench.cells import Watcher, check_sources, run_cell
-
-    watcher = Watcher(
-        stage=lambda name: send("stage", name),
-        report=lambda report: send("report", report._asdict()),
-    )
-    cell = Cell(**fields)
-    check_sources(cell)
-    return run_cell(cell, watcher)
 
 
 class LocalPool:
@@ -114,7 +102,7 @@ class LocalPool:
     def submit(self, cell: Cell) -> None:
         """See `Executor.submit`."""
         fields = cell.identity() | {"timeout_s": cell.timeout_s, "threads": cell.threads}
-        self._running[Child(work, (fields,), timeout_s=cell.timeout_s)] = cell
+        self._running[Child(errands.measure, (fields,), timeout_s=cell.timeout_s)] = cell
 
     def collect(self, timeout_s: float) -> list[News]:
         """See `Executor.collect`."""

@@ -6,9 +6,9 @@ server keeps what a cell that died left running, so that the parent finds it.
 
 import torch
 
-from lcbench import cells, descent
+from lcbench import cells, descent, errands
 
 descent.keep_orphans()
 torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
 
-__all__ = ["cells"]
+__all__ = ["cells", "errands"]

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Literal, NamedTuple
 
-from lcbench import isolation, registry, store
+from lcbench import errands, isolation, registry, store
 from lcbench.config import UsageError, digest
-from lcbench.isolation import HUGE_PAGES, WAIT_POLICY, Send, Verdict, call
+from lcbench.isolation import Verdict, call
 from lcbench.journal import Finished, Visit
 from lcbench.paths import PACKAGE
 from lcbench.places import Place
@@ -26,7 +26,7 @@ from lcbench.task import stream
 
 HARNESS_FILES = (
     "config", "method", "blocks", "attention", "model", "task", "corpus", "sampling", "suite",
-    "train", "measure", "environment", "isolation", "cells",
+    "train", "measure", "environment", "descent", "isolation", "errands", "cells",
 )  # fmt: skip
 """Modules of this package that can change a number; their hash is part of every cell's id."""
 WAIT_S = 0.2
@@ -75,28 +75,6 @@ class Tally(NamedTuple):
     """Cells whose rows somebody removed while the run went on."""
 
 
-# Called in a child: torch and the plug-ins are never loaded in the parent.
-
-
-def _describe(name: str, overrides: str, send: Send) -> list[Any]:
-    from lcbench.cells import describe_method
-
-    return list(describe_method(name, overrides))
-
-
-def _environment(device: str | None, send: Send) -> dict[str, Any]:
-    from lcbench.environment import pick_device, read_environment, read_provenance
-
-    settings = {
-        "huge_pages": os.environ.get(HUGE_PAGES) == "1",
-        "omp_wait_policy": os.environ.get(WAIT_POLICY),
-    }
-    return {
-        "environment": read_environment(pick_device(device), settings),
-        "provenance": read_provenance(),
-    }
-
-
 def describe_methods(requests: Sequence[tuple[str, str]]) -> list[MethodCard]:
     """Resolve methods and their overrides, each in a process of its own.
 
@@ -106,7 +84,7 @@ def describe_methods(requests: Sequence[tuple[str, str]]) -> list[MethodCard]:
     cards: list[MethodCard] = []
     for name, overrides in requests:
         registry.source("method", name)
-        verdict = call(_describe, name, overrides)
+        verdict = call(errands.describe, name, overrides)
         if verdict.status == "ok":
             cards.append(MethodCard(*verdict.value))
         else:
@@ -143,7 +121,7 @@ def read_setting(device: str | None) -> Setting:
     Raises:
         UsageError: A device this machine does not have, or a torch that cannot be used.
     """
-    verdict = call(_environment, device)
+    verdict = call(errands.look_around, device)
     if verdict.status != "ok":
         raise UsageError(f"this machine's torch cannot be used: {verdict.error}")
     now = datetime.datetime.now(datetime.UTC)

@@ -233,19 +233,16 @@ def seal(rows: pa.Table | Iterable[Row], folder: Place, day: date) -> Place:
 def content_digest(table: pa.Table) -> str:
     """Hash of a table's rows, 12 hexadecimal digits: of what they say, not of how they are written.
 
-    Each row is JSON without its nulls, so a column that is new and null changes nothing, and the
-    rows' order is none.
+    A column that is new and null changes nothing, nor does the order of the rows.
     """
-    lines = sorted(
-        json.dumps(
-            {name: value for name, value in row.items() if value is not None},
-            sort_keys=True,
-            separators=(",", ":"),
-            default=_canonical,
-        )
-        for row in table.to_pylist()
-    )
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+    return hashlib.sha256("\n".join(sorted(canonical_rows(table))).encode()).hexdigest()[:12]
+
+
+def canonical_rows(table: pa.Table) -> Iterator[str]:
+    """Each row as JSON with sorted keys and without nulls: equal rows, equal text."""
+    for row in table.to_pylist():
+        present = {name: value for name, value in row.items() if value is not None}
+        yield json.dumps(present, sort_keys=True, separators=(",", ":"), default=_canonical)
 
 
 def read_table(paths: Iterable[Place], columns: Sequence[str] | None = None) -> TableResult:

@@ -15,7 +15,8 @@ LAYERS = (
     {"registry", "model", "measure", "environment", "estimate", "store", "isolation"},
     {"train", "ranking", "probe", "journal"},
     {"streaming", "visibility", "cells", "cards", "plans"},
-    {"conformance", "pool", "preload", "tables"},
+    {"conformance", "errands", "tables"},
+    {"pool", "preload"},
     {"runner", "merging"},
     {"terminal", "status"},
     {"running"},
@@ -24,8 +25,8 @@ LAYERS = (
 )
 NO_TORCH = {
     "config", "paths", "locks", "descent", "places", "task", "corpus", "suite", "registry",
-    "estimate", "store", "isolation", "journal", "pool", "runner", "running", "status", "merging",
-    "ranking", "tables", "terminal", "cli",
+    "estimate", "store", "isolation", "journal", "errands", "pool", "runner", "running",
+    "status", "merging", "ranking", "tables", "terminal", "cli",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "attention"},
