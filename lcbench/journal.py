@@ -103,7 +103,7 @@ class Folder:
         try:
             for folder in (self.cells, self.claims, self.runs):
                 folder.mkdir(parents=True, exist_ok=True)
-            probe = self.cells / f".probe-{os.getpid()}"
+            probe = self.cells / f".probe-{os.getpid()}.tmp"
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -17,7 +18,9 @@ from pathlib import Path
 
 from lcbench import journal, merging, runner, running, status, terminal  # noqa: F401 -- warm
 from lcbench.cli import main
-from lcbench.isolation import call
+from lcbench.isolation import Verdict, call
+from lcbench.registry import load_suite
+from lcbench.suite import Cell, MethodCard, Selection, TaskCard, plan_cells
 
 SUITE = '''"""Tiny."""
 
@@ -32,17 +35,16 @@ SUITE = Suite(
             contexts=(16, 32), batch=2, steps=3, learning_rates=(1e-2,), test_tokens=256,
         ),
     ),
-    cost=CostPlan(contexts=(16,), d_model=8, num_heads=2, seconds=0.005),
+    cost=CostPlan(contexts=(16,), d_model=8, num_heads=2, kinds=("prefill",), seconds=0.005),
     seeds=(0, 1), timeout_s=60.0,
 )
 '''
 COMMAND = ("run", "--method", "vanilla,recurrence", "--suite", "tiny", "--device", "cpu")
-NUM_CELLS = 2 * (2 + 3)
-NUM_ROWS = 2 * (2 * 2 + 3)
+NUM_CELLS = 2 * (2 + 1)
 SEED = 2024
 
 
-def fork_run(folder: Path, before: Callable[[], None] = lambda: None) -> int:
+def fork_run(folder: Path) -> int:
     """Start `lcbench run` in a fork, into a folder; gives the fork's process id."""
     pid = os.fork()
     if pid:
@@ -55,7 +57,6 @@ def fork_run(folder: Path, before: Callable[[], None] = lambda: None) -> int:
     sys.argv = ["lcbench", *COMMAND]
     code = 1
     with contextlib.suppress(BaseException):
-        before()
         try:
             main([*COMMAND, "--results", str(folder), "--jobs", "2"])
         except SystemExit as end:
@@ -77,18 +78,15 @@ def wait_for(pid: int, until: Callable[[], bool]) -> int | None:
 
 
 def moment(folder: Path, rng: random.Random, span_s: float) -> Callable[[], bool]:
-    """When to kill a run: at any time, or, for every third, about when it seals."""
-    began = time.monotonic()
-    if rng.random() < 2 / 3:
-        end = began + rng.uniform(0, span_s)
-        return lambda: time.monotonic() > end
-    delay, cells = rng.uniform(0, 0.03), folder / "tiny" / "cells"
-    complete: list[float] = []
+    """When to kill a run: at any time, while it measures, or about when it seals."""
+    count, latest = rng.choice(((0, span_s), (1, span_s / 2), (NUM_CELLS, 0.03)))
+    delay, cells = rng.uniform(0, latest), folder / "tiny" / "cells"
+    begun: list[float] = []
 
     def passed() -> bool:
-        if not complete and len(list(cells.glob("*.parquet"))) == NUM_CELLS:
-            complete.append(time.monotonic())
-        return bool(complete) and time.monotonic() > complete[0] + delay
+        if not begun and len(list(cells.glob("*.parquet"))) >= count:
+            begun.append(time.monotonic())
+        return bool(begun) and time.monotonic() > begun[0] + delay
 
     return passed
 
@@ -115,24 +113,43 @@ def kill_at_random_moments(base: Path, kills: int = 100) -> dict[str, object]:
 
 
 def kill_at_every_step_of_sealing(base: Path) -> dict[str, object]:
-    """Kills the n-th change that sealing makes to the disk, for every n there is."""
+    """Kills each change that sealing makes to the disk in its turn, and seals again."""
+    cells = tiny_cells()
+    folder = journal.Folder(base / "begun", "tiny", "e")
+    with journal.Visit(folder, cells, "run", "lcbench run") as visit:
+        for cell in cells:
+            good = [{"status": "ok", "context": context} for context in cell.contexts]
+            verdict = Verdict("ok", good, None, None, None, None, 0.1)
+            visit.keep(cell, runner.compose_rows(cell, verdict, SETTING), None)
     folders: list[str] = []
-    codes: list[int] = []
     for step in range(1000):
-        folder = base / f"step-{step}"
-        pid = fork_run(folder, before=lambda n=step: die_at_change(n))
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        if code == 0:
+        target = base / f"step-{step}"
+        shutil.copytree(base / "begun", target)
+        if fork_seal(target, cells, step) == 0:
             break
-        assert code == -signal.SIGKILL, code
-        folders.append(folder.name)
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(fork_run(folder), 0)[1]))
-    return {"folders": folders, "codes": codes}
+        assert fork_seal(target, cells, None) == 0
+        folders.append(target.name)
+    return {"folders": folders, "cells": len(cells)}
 
 
-def die_at_change(step: int) -> None:
-    """Have this process killed instead of making its `step`-th change to the disk in `seal`."""
-    real_seal, count = journal.Visit.seal, [0]
+SETTING = runner.Setting("run", {"env_id": "e", "device_kind": "cpu"}, {})
+
+
+def tiny_cells() -> list[Cell]:
+    suite = load_suite("tiny")
+    cards = [MethodCard(name, "{}", name) for name in ("vanilla", "recurrence")]
+    return plan_cells(
+        suite, "tiny", cards, [TaskCard("{}", 1, "mqar")],
+        select=Selection(), dtype="float32", device_kind="cpu", harness_hash="h",
+    )  # fmt: skip
+
+
+def fork_seal(base: Path, cells: list[Cell], step: int | None) -> int:
+    """Seal in a fork that is killed in place of its `step`-th change to the disk; its exit code."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code, count = 1, [0]
 
     def guarded(real: Callable[..., object]) -> Callable[..., object]:
         def change(*arguments: object, **options: object) -> object:
@@ -143,12 +160,14 @@ def die_at_change(step: int) -> None:
 
         return change
 
-    def seal(visit: journal.Visit) -> journal.Sealing:
-        for owner, name in ((Path, "unlink"), (Path, "replace"), (os, "fsync")):
-            setattr(owner, name, guarded(getattr(owner, name)))
-        return real_seal(visit)
-
-    journal.Visit.seal = seal
+    with contextlib.suppress(BaseException):
+        folder = journal.Folder(base, "tiny", "e")
+        with journal.Visit(folder, cells, "again", "lcbench run") as visit:
+            for owner, name in ((Path, "unlink"), (Path, "replace"), (os, "fsync")):
+                setattr(owner, name, guarded(getattr(owner, name)))
+            visit.seal()
+            code = 0
+    os._exit(code)
 
 
 CASES = {"random": kill_at_random_moments, "sealing": kill_at_every_step_of_sealing}
@@ -158,5 +177,7 @@ if __name__ == "__main__":
     (work / "own" / "suites").mkdir(parents=True)
     (work / "own" / "suites" / "tiny.py").write_text(SUITE, encoding="utf-8")
     os.environ["LCBENCH_PATH"] = str(work / "own")
+    del sys.modules["__main__"].__file__  # or every child would import this file with all it warms
     call(callable)
+    load_suite("tiny")
     print(json.dumps(CASES[sys.argv[1]](work)))  # noqa: T201
