@@ -196,7 +196,8 @@ class Child:
         _LIVE.discard(self.pid)
         if _HAS_FORK_SERVER and self._server:
             # What outlived it by leaving its group has become the fork server's child.
-            descent.kill(*(p for p in descent.children(self._server) if p not in _LIVE))
+            for stray in set(descent.children(self._server)) - _LIVE:
+                descent.kill(*descent.descendants(stray), stray)
 
 
 _LIVE: set[int] = set()

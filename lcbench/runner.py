@@ -32,6 +32,8 @@ HARNESS_FILES = (
 WAIT_S = 0.2
 LOOK_S = 0.5
 """How often a run that has nothing else to do looks after the cells another works on."""
+TELL_S = 2.0
+"""How long a run is idle before it says why."""
 NOT_TRIED = "not tried: "
 
 
@@ -226,7 +228,8 @@ class _Run:
         self.shared = 0
         self.ladder = _Ladder()
         self._looked = monotonic()
-        self._told: tuple[str, str] | None = None
+        self._idle_since: float | None = None
+        self._told: set[str] = set()
 
     def go(self) -> None:
         """Work until nothing is left."""
@@ -253,6 +256,7 @@ class _Run:
             self._begin(self.waiting.popleft())
 
     def _begin(self, cell: Cell) -> None:
+        self._idle_since = None
         claim = self.visit.claim(cell)
         if claim == "elsewhere":
             self.elsewhere.append(cell)
@@ -268,9 +272,13 @@ class _Run:
                 self.executor.submit(cell)
 
     def _tell(self, cell: Cell, reason: str) -> None:
-        """Say what keeps a run from going on, once, if its own cells do not."""
-        if not self.under_way and self._told != (cell.cell_id, reason):
-            self._told = (cell.cell_id, reason)
+        """Say what has kept the run idle for a while, each reason once."""
+        if self.under_way:
+            self._idle_since = None
+            return
+        self._idle_since = self._idle_since or monotonic()
+        if monotonic() - self._idle_since > TELL_S and reason not in self._told:
+            self._told.add(reason)
             self.listener(Event("waiting", cell, reason))
 
     def _finish(self, cell: Cell, verdict: Verdict) -> None:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from lcbench.config import UsageError
-from lcbench.isolation import Child, Send, call, scrub
+from lcbench.isolation import Child, Send, call, scrub, watch_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -213,3 +213,131 @@ def test_a_kill_from_outside_is_taken_for_want_of_memory() -> None:
 
 def test_an_error_cannot_name_itself_a_success() -> None:
     assert call(boast).status == "error"
+
+
+def leak(send: Send) -> None:
+    held: list[bytearray] = []
+    while True:
+        held.append(bytearray(b"x" * 2**24))
+        time.sleep(0.01)
+
+
+def watch(children: list[Child], most_bytes: int | None) -> list[Any]:
+    """The verdicts on children that are watched until the first has one."""
+    verdicts: list[Any] = []
+    while not any(verdicts):
+        time.sleep(0.05)
+        for child in children:
+            child.poll()
+        watch_memory(children, most_bytes)
+        verdicts = [child.verdict() for child in children]
+    return verdicts
+
+
+def test_a_child_that_holds_more_than_it_may_is_stopped_and_the_other_goes_on() -> None:
+    children = [Child(hang, (), timeout_s=600), Child(leak, (), timeout_s=600)]
+    try:
+        modest, leaking = watch(children, most_bytes=2**30)
+    finally:
+        for child in children:
+            child.stop("crashed", "over")
+    assert modest is None
+    assert (leaking.status, leaking.exit_signal) == ("oom", "SIGKILL")
+    assert "a cell may hold 1.0 GiB" in leaking.error
+
+
+def test_the_largest_child_is_stopped_when_the_machine_runs_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = psutil.virtual_memory()
+    held = {"count": 0}
+
+    def short() -> Any:
+        held["count"] += 1  # as if the leak had used the machine up, after two seconds of it
+        left = 2**20 if held["count"] > 40 else real.total
+        return real._replace(available=left, total=8 * 2**30)
+
+    monkeypatch.setattr(psutil, "virtual_memory", short)
+    children = [Child(hang, (), timeout_s=600), Child(leak, (), timeout_s=600)]
+    try:
+        modest, leaking = watch(children, most_bytes=None)
+    finally:
+        for child in children:
+            child.stop("crashed", "over")
+    assert modest is None
+    assert leaking.status == "oom"
+    assert "the machine had 0.0 GiB left" in leaking.error
+
+
+def fork_and_go_on(send: Send) -> int:
+    """Both copies come back, as if each were the call."""
+    os.fork()
+    send("stage", "train")
+    return os.getpid()
+
+
+def test_only_the_call_answers_not_a_copy_that_it_forked() -> None:
+    for _ in range(5):
+        verdict = call(fork_and_go_on)
+        assert (verdict.status, verdict.stage) == ("ok", "train")
+
+
+def leave_a_daemon(path: str, crash: bool, send: Send) -> int:
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            partial = Path(path + ".part")
+            partial.write_text(str(os.getpid()))
+            partial.rename(path)
+            time.sleep(600)
+        os._exit(0)
+    while not Path(path).exists():
+        time.sleep(0.01)
+    if crash:
+        os._exit(3)
+    return 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="orphans are kept on Linux")
+@pytest.mark.parametrize("crash", [False, True], ids=["returns", "exits"])
+def test_a_daemon_that_left_its_group_ends_with_the_call(tmp_path: Path, crash: bool) -> None:
+    call(leave_a_daemon, str(tmp_path / "pid"), crash)
+    daemon = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(daemon) and time.monotonic() < deadline:
+        if psutil.Process(daemon).status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.05)
+    assert not psutil.pid_exists(daemon) or psutil.Process(daemon).status() == "zombie"
+
+
+OOM_TEXTS = {
+    "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total": 20 * 2**30,
+    "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000 bytes.":
+        8000,
+    "Unable to allocate 1.5 MiB for an array with shape (3,)": 3 * 2**19,
+    "std::bad_alloc, out of memory": None,
+}  # fmt: skip
+
+
+def run_out(text: str, send: Send) -> None:
+    import torch
+
+    raise torch.OutOfMemoryError(text)
+
+
+@pytest.mark.parametrize("text", OOM_TEXTS)
+def test_out_of_memory_tells_the_bytes_asked_for(text: str) -> None:
+    verdict = call(run_out, text)
+    assert (verdict.status, verdict.asked_bytes) == ("oom", OOM_TEXTS[text])
+
+
+def test_a_real_allocation_that_fails_tells_what_was_asked() -> None:
+    verdict = call(want_terabytes)
+    assert (verdict.status, verdict.asked_bytes) == ("oom", 2**50)
+
+
+def want_terabytes(send: Send) -> None:
+    import torch
+
+    torch.empty(2**50, dtype=torch.uint8)
