@@ -363,11 +363,19 @@ def _parent_of(pid: int | None) -> int | None:
 
 
 def _held_bytes(pid: int) -> int:
+    """Memory of a process and all it started, what they share counted once."""
+    members = [pid, *descent.descendants(pid)]
     total = 0
-    for member in (pid, *descent.descendants(pid)):
-        with contextlib.suppress(psutil.Error):
-            total += psutil.Process(member).memory_info().rss
+    for member in members:
+        with contextlib.suppress(psutil.Error, OSError):
+            process = psutil.Process(member)
+            total += process.memory_info().rss if len(members) == 1 else _own_share(process)
     return total
+
+
+def _own_share(process: psutil.Process) -> int:
+    info = process.memory_full_info()
+    return getattr(info, "pss", info.uss)
 
 
 def _gib(count: float) -> str:

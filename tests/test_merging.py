@@ -77,7 +77,7 @@ def test_an_edited_copy_is_refused(tmp_path: Path) -> None:
 def test_what_cannot_be_merged_is_named(tmp_path: Path) -> None:
     store.seal([row("a")], tmp_path / "1" / "quick", DAY)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="no results in .*empty"):
+    with pytest.raises(UsageError, match=r"no results in .*empty"):
         merge([tmp_path / "1", tmp_path / "empty"], tmp_path / "all")
     with pytest.raises(UsageError, match="whose rows would be there twice"):
         merge([tmp_path / "1"], tmp_path / "1" / "all")
