@@ -2,7 +2,7 @@
 
 Children come from a fork server that has torch loaded, so isolation costs milliseconds. A child
 leads a process group of its own, writes nothing to the terminal, ends when its parent does with all
-that it started, and answers in JSON: nothing it sends is ever unpickled.
+that it started, and answers in lines of JSON: nothing it sends is ever unpickled, or waited for.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing import connection, get_all_start_methods, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Literal, NamedTuple
 
 import psutil
@@ -41,6 +41,9 @@ sleep."""
 PRELOAD = "lcbench.preload"
 _FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:|~\w*)?(?:[\\/][^\s\\/:'\"()\[\],]+)*[\\/]")
 """The part of a path before its last slash, where a path begins."""
+_IS_POSIX = os.name == "posix"
+CHUNK_BYTES, MOST_CHUNKS = 2**16, 1024
+"""What is read at once of what a child sends; no answer is longer than all chunks together."""
 ENDING_S = 5.0
 """How long a child that has answered may take to end."""
 LEAST_FREE_SHARE = 0.03
@@ -92,9 +95,9 @@ class Child:
         self._process = context.Process(
             target=_serve, args=(answers, lifeline, target, args), daemon=False
         )
-        self._began = monotonic()
         self._timeout_s = timeout_s
-        self._process.start()
+        self._start()
+        self._began = monotonic()
         answers.close()
         lifeline.close()
         self._server = _parent_of(self._process.pid) if _HAS_FORK_SERVER else None
@@ -102,7 +105,23 @@ class Child:
         self._last: tuple[str, Any] | None = None
         self._stopped: tuple[Status, str] | None = None
         self._open = True
+        self._partial = b""
+        if _IS_POSIX:
+            os.set_blocking(self._answers.fileno(), False)
         _LIVE.add(self.pid)
+
+    def _start(self) -> None:
+        """Start the process; a fork server that a child brought down is started anew."""
+        last = monotonic() + ENDING_S
+        while True:
+            try:
+                self._process.start()
+            except (ConnectionError, EOFError):
+                if monotonic() > last:
+                    raise
+                sleep(0.05)
+            else:
+                return
 
     @property
     def waitables(self) -> list[Any]:
@@ -127,13 +146,10 @@ class Child:
     def poll(self) -> list[tuple[str, Any]]:
         """News since the last poll, as topics and values; applies the clock."""
         news: list[tuple[str, Any]] = []
-        while self._open and self._answers.poll():
+        for line in self._lines():
             try:
-                topic, value = json.loads(self._answers.recv_bytes(), object_hook=_decode)
-            except (EOFError, OSError):
-                self._open = False
-                break
-            except (ValueError, TypeError):
+                topic, value = json.loads(line, object_hook=_decode)
+            except (ValueError, TypeError, RecursionError):
                 self.stop("crashed", "the process sent something that is not an answer")
                 break
             if topic in ("done", "failed"):
@@ -144,6 +160,30 @@ class Child:
         if self.under_way and self.elapsed_s > self._timeout_s:
             self.stop("timeout", f"stopped after {self._timeout_s:g} s")
         return news
+
+    def _lines(self) -> list[bytes]:
+        """Whole lines that have come; never waits for the rest of one, which may never come."""
+        for _ in range(MOST_CHUNKS):
+            chunk = self._read() if self._open else None
+            if not chunk:
+                self._open = self._open and chunk is None
+                break
+            self._partial += chunk
+        *lines, self._partial = self._partial.split(b"\n")
+        if len(self._partial) >= MOST_CHUNKS * CHUNK_BYTES:
+            self.stop("crashed", "the process sent more than any answer holds")
+        return lines
+
+    def _read(self) -> bytes | None:
+        """What has come; None if nothing has yet, and no bytes if nothing will."""
+        try:
+            if _IS_POSIX:
+                return os.read(self._answers.fileno(), CHUNK_BYTES)
+            return self._answers.recv_bytes() if self._answers.poll() else None
+        except BlockingIOError:
+            return None
+        except (EOFError, OSError):
+            return b""
 
     def verdict(self) -> Verdict | None:
         """How it ended, or None while it has not; call after `poll`."""
@@ -291,8 +331,12 @@ def _serve(
     def send(topic: str, value: Any) -> None:
         if os.getpid() != me:
             os._exit(0)  # A copy that the call forked runs on as if it were the call.
+        line = json.dumps([topic, value], default=_encode).encode() + b"\n"
         with lock:
-            answers.send_bytes(json.dumps([topic, value], default=_encode).encode())
+            if not _IS_POSIX:
+                answers.send_bytes(line)
+            while _IS_POSIX and line:
+                line = line[os.write(answers.fileno(), line) :]
 
     try:
         send("done", target(*args, send))

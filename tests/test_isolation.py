@@ -1,5 +1,8 @@
+import contextlib
+import inspect
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -341,3 +344,38 @@ def want_terabytes(send: Send) -> None:
     import torch
 
     torch.empty(2**50, dtype=torch.uint8)
+
+
+def answer_in_part(send: Send) -> None:
+    """Begin an answer, leave it open in a fork too, and hang."""
+    answers = inspect.getclosurevars(send).nonlocals["answers"]
+    os.write(answers.fileno(), b"\x00\x00\x10\x00[")
+    os.fork()
+    time.sleep(600)
+
+
+def write_everywhere(send: Send) -> None:
+    for descriptor in range(3, 64):
+        with contextlib.suppress(OSError):
+            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                os.write(descriptor, b"\n")
+
+
+def answer_much(send: Send) -> dict[str, Any]:
+    return {"bits": os.urandom(5_000_000), "text": "line\nline"}
+
+
+def test_half_an_answer_does_not_hold_up_the_clock() -> None:
+    verdict = call(answer_in_part, timeout_s=2.0)
+    assert verdict.status == "timeout"
+
+
+def test_a_child_that_brings_the_fork_server_down_does_not_harm_the_next() -> None:
+    call(write_everywhere)
+    assert call(answer).status == "ok"
+
+
+def test_a_large_answer_comes_whole() -> None:
+    value = call(answer_much).value
+    assert len(value["bits"]) == 5_000_000
+    assert value["text"] == "line\nline"

@@ -241,6 +241,22 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(lcbench: Callable, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_results_go_to_a_url_and_come_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lcbench.journal.local_results", lambda: tmp_path)
+    url = f"mock:///{tmp_path.name}"
+    arguments = [*SMOKE, "--method", "vanilla", "--task", "mqar", "--results", url]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    assert f"Results: {url}/smoke/" in done.output
+    again = CliRunner().invoke(main, arguments)
+    assert "Nothing to measure; 1 were there before" in again.output
+    board = CliRunner().invoke(main, ["leaderboard", "--results", url])
+    assert "vanilla" in board.output
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
 def test_a_corrupt_file_among_results_is_named_and_the_rest_shown(
     lcbench: Callable, tmp_path: Path
 ) -> None:
