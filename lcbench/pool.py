@@ -11,8 +11,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from lcbench import errands
 from lcbench.estimate import estimate_device_bytes
-from lcbench.isolation import Child, watch_memory
+from lcbench.isolation import Child
 from lcbench.locks import MachineLock
+from lcbench.memory import watch_memory
 from lcbench.suite import Cell
 
 DEVICE_SHARE = 0.85

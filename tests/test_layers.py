@@ -13,7 +13,7 @@ LAYERS = (
     {"method", "task", "methods", "suites", "app", "places"},
     {"blocks", "attention", "sampling", "suite", "corpus"},
     {"registry", "model", "measure", "environment", "estimate", "store", "isolation"},
-    {"train", "ranking", "probe", "journal"},
+    {"train", "ranking", "probe", "journal", "memory"},
     {"streaming", "visibility", "cells", "cards", "plans"},
     {"conformance", "errands", "tables"},
     {"pool", "preload"},
@@ -25,7 +25,7 @@ LAYERS = (
 )
 NO_TORCH = {
     "config", "paths", "locks", "descent", "places", "task", "corpus", "suite", "registry",
-    "estimate", "store", "isolation", "journal", "errands", "pool", "runner", "running",
+    "estimate", "store", "isolation", "memory", "journal", "errands", "pool", "runner", "running",
     "status", "merging", "ranking", "tables", "terminal", "cli",
 }  # fmt: skip
 PLUGINS = {
