@@ -11,11 +11,8 @@ from lcbench import __version__
 from lcbench.config import UsageError, did_you_mean, split_assignments
 
 if TYPE_CHECKING:
-    from lcbench.suite import Cell, Selection, Suite, TaskPlan
+    from lcbench.places import Place
 
-FAILED = ["error", "crashed", "invalid"]
-"""Statuses after which `run` exits with 1; running out of memory or time is a measurement."""
-INTERRUPTED = 130
 DEVICE_HELP = "Default: the first there is."
 
 
@@ -51,6 +48,34 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+class PlaceType(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
+    """A folder or file, or a URL that pyarrow opens.
+
+    Args:
+        must_exist: Refuse what is not there.
+    """
+
+    name = "place"
+
+    def __init__(self, *, must_exist: bool = False) -> None:
+        self.must_exist = must_exist
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> "Place":
+        """Read what was typed."""
+        from lcbench.places import read_place
+
+        try:
+            place = read_place(value)
+            missing = self.must_exist and not place.exists()
+        except (UsageError, OSError) as error:
+            self.fail(str(error), param, ctx)
+        if missing:
+            self.fail(f"{value!r} does not exist", param, ctx)
+        return place
+
+
 def examples(*commands: str) -> str:
     """The end of a command's help."""
     lines = "\n".join(f"  lcbench {command}" for command in commands)
@@ -69,109 +94,6 @@ def main() -> None:
     """
 
 
-def _split(values: Sequence[str]) -> list[str]:
-    """Repeated and comma-separated values as one list, in order, each once."""
-    parts = [part.strip() for value in values for part in value.split(",")]
-    return list(dict.fromkeys(filter(None, parts)))
-
-
-def split_requests(values: Sequence[str]) -> list[tuple[str, str]]:
-    """Read names with overrides, `sliding-window:window=512,vanilla` among them.
-
-    A piece with `=` and no name before it continues the overrides of the name before it.
-    """
-    requests: list[tuple[str, str]] = []
-    for piece in (p.strip() for value in values for p in value.split(",")):
-        name, _, overrides = piece.partition(":")
-        if "=" in name and requests:
-            before, earlier = requests.pop()
-            requests.append((before, f"{earlier},{piece}"))
-        elif piece:
-            requests.append((name, overrides))
-    return list(dict.fromkeys(requests))
-
-
-def _read_methods(values: Sequence[str]) -> list[tuple[str, str]]:
-    from lcbench import registry
-    from lcbench.suite import ANCHOR
-
-    requests = split_requests(values)
-    known = registry.method_names()
-    if not requests:
-        raise UsageError("--method names no method; write --method all, or names")
-    if ("all", "") in requests:
-        everyone = sorted(known, key=lambda name: (name != ANCHOR, name))
-        requests = [(name, "") for name in everyone] + [r for r in requests if r[0] != "all"]
-        requests = list(dict.fromkeys(requests))
-    for name, overrides in requests:
-        if name == "all":
-            raise UsageError("all takes no overrides; name the methods that have the field")
-        if name not in known:
-            raise UsageError(f"no method {name!r}; {did_you_mean(name, [*known, 'all'])}")
-        split_assignments(overrides)
-    return requests
-
-
-def _read_contexts(values: Sequence[str], suite: "Suite", name: str) -> list[int] | None:
-    offered = sorted({c for t in suite.tasks for c in t.contexts} | set(suite.cost.contexts))
-    chosen: list[int] = []
-    for text in _split(values):
-        if text == "all":
-            return None
-        digits = text.lower().replace("_", "")
-        scale = 1024 if digits.endswith("k") else 1
-        if not digits.removesuffix("k").isdecimal():
-            raise UsageError(f"--context takes a number of tokens such as 4096 or 4k, got {text!r}")
-        context = int(digits.removesuffix("k")) * scale
-        if context not in offered:
-            raise UsageError(
-                f"suite {name!r} has no context {context:,};"
-                f" it has {', '.join(f'{c:,}' for c in offered)}"
-            )
-        chosen.append(context)
-    return chosen or None
-
-
-def _with_task_configs(suite: "Suite", name: str, values: Sequence[str]) -> "Suite":
-    """The suite with a plan for each task asked for, its config overridden as asked."""
-    import dataclasses
-
-    requests = split_requests(values)
-    plans = {plan.task: plan for plan in suite.tasks}
-    if ("all", "") in requests:
-        requests = [(task, "") for task in plans] + [r for r in requests if r[0] != "all"]
-    chosen: list[TaskPlan] = []
-    for task, overrides in requests:
-        if task not in plans:
-            raise UsageError(
-                f"suite {name!r} has no task {task!r}; {did_you_mean(task, [*plans, 'all'])}"
-            )
-        config = {**plans[task].config, **split_assignments(overrides)}
-        chosen.append(dataclasses.replace(plans[task], config=config))
-    return dataclasses.replace(suite, tasks=tuple(chosen))
-
-
-def _selection(
-    suite: "Suite",
-    name: str,
-    *,
-    only_tasks: bool,
-    context: Sequence[str],
-    seed: Sequence[str],
-    seeds: int | None,
-) -> "Selection":
-    from lcbench.suite import Selection
-
-    numbers = _split(seed)
-    if not all(number.isdecimal() for number in numbers):
-        raise UsageError(f"--seed takes whole numbers from 0, got {', '.join(numbers)}")
-    if numbers and seeds is not None:
-        raise UsageError("--seed lists seeds and --seeds counts them; give one of the two")
-    chosen = [int(number) for number in numbers] or (None if seeds is None else list(range(seeds)))
-    tasks = [plan.task for plan in suite.tasks] if only_tasks else None
-    return Selection(tasks, _read_contexts(context, suite, name), chosen)
-
-
 @main.command(
     epilog=examples(
         "run --method all",
@@ -179,6 +101,7 @@ def _selection(
         "run --method sliding-window:window=128 --context 4k,8k",
         "run --method all --suite standard --dry-run",
         "run --method vanilla --profile 'vanilla train_step at 4096'",
+        "run --method all --suite standard --shard 3/8 --results shard-3",
     )
 )
 @click.option(
@@ -207,15 +130,23 @@ def _selection(
     "--jobs",
     "-j",
     type=click.IntRange(1),
-    help="Quality cells at once; cost cells run alone. Default: one a CPU core, one on a GPU.",
+    help="Quality cells at once, on a GPU as far as its memory goes; cost cells run alone."
+    " Default: one a CPU core, one on a GPU.",
 )
 @click.option(
     "--timeout", type=click.FloatRange(1), metavar="SECONDS", help="Longest a cell may take."
 )
 @click.option(
+    "--memory-limit",
+    type=click.FloatRange(0, min_open=True),
+    metavar="GIB",
+    help="Most a cell's process may hold. Default: as much as the machine has.",
+)
+@click.option("--shard", metavar="K/N", help="Only the K-th of N parts of the plan, such as 3/8.")
+@click.option(
     "--results",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Where results go. Default: results/local.",
+    type=PlaceType(),
+    help="Where results go, a folder or a URL such as s3://bucket/results. Default: results/local.",
 )
 @click.option(
     "--deterministic",
@@ -243,7 +174,9 @@ def run(
     dtype: str | None,
     jobs: int | None,
     timeout: float | None,
-    results: Path | None,
+    memory_limit: float | None,
+    shard: str | None,
+    results: "Place | None",
     deterministic: bool,
     profile: str | None,
     dry_run: bool,
@@ -252,108 +185,112 @@ def run(
 ) -> None:
     """Measure methods and show the leaderboard.
 
-    A finished cell is kept at once: the same command goes on where it was stopped. Exit code 1 says
-    that a method failed; running out of memory or time is a measurement, not a failure.
+    A finished cell is kept at once: the same command goes on where it was stopped, and a second one
+    beside it shares the cells. Exit code 1 says that a method failed; running out of memory or time
+    is a measurement, not a failure.
     """
-    from lcbench import registry, runner, terminal
+    from lcbench import registry, running, terminal
+    from lcbench.journal import Folder
     from lcbench.paths import local_results
+    from lcbench.pool import LocalPool, default_jobs
+    from lcbench.runner import describe_methods, describe_tasks, harness_hash, read_setting
     from lcbench.suite import plan_cells
 
-    requests = _read_methods(method)
+    requests = running.read_methods(method)
+    part = running.read_shard(shard) if shard else None
     if suite is not None:
         registry.source("suite", suite)
-    setting = runner.read_setting(device)
+    setting = read_setting(device)
     device_kind = str(setting.environment["device_kind"])
-    root = results or local_results()
     name = suite or ("standard" if device_kind == "cuda" else "quick")
     chosen = registry.load_suite(name)
     if task:
-        chosen = _with_task_configs(chosen, name, task)
+        chosen = running.with_task_configs(chosen, name, task)
     cells = plan_cells(
         chosen,
         name,
-        runner.describe_methods(requests),
-        runner.describe_tasks(chosen),
-        select=_selection(
+        describe_methods(requests),
+        describe_tasks(chosen),
+        select=running.read_selection(
             chosen, name, only_tasks=bool(task), context=context, seed=seed, seeds=seeds
         ),
         dtype=dtype or chosen.dtype,
         device_kind=device_kind,
-        harness_hash=runner.harness_hash(),
+        harness_hash=harness_hash(),
         timeout_s=timeout,
         deterministic=deterministic,
     )
     if not cells:
         raise UsageError(f"nothing of suite {name!r} is left after --task and --context")
-    cores = int(setting.environment["threads"])
-    parallel = jobs or (max(1, cores // max(1, chosen.threads)) if device_kind == "cpu" else 1)
+    if part:
+        cells = part.of(cells)
+        if not cells:
+            raise UsageError(f"shard {shard} is empty: the plan has fewer cells than shards")
+    environment = setting.environment
+    parallel = jobs or default_jobs(environment, chosen.threads)
     if dry_run:
-        terminal.show_plan(cells, parallel, cores)
+        terminal.show_plan(cells, parallel, int(environment["threads"]))
         return
-    setting = _with_peaks(setting, root, dtype or chosen.dtype)
-    folder = runner.Folder(root, name)
-    folder.prepare()
+    root = results or local_results()
+    setting = running.with_peaks(setting, root, dtype or chosen.dtype)
+    folder = Folder(root, name, str(environment["env_id"]))
     if profile is not None:
-        _profile(cells, profile, folder.path)
+        folder.prepare()
+        running.profile(cells, profile, folder.path)
         return
-    with folder.locked():
-        finished = _finished(folder, cells, fresh=fresh, retry_failed=retry_failed)
-        _run_and_show(cells, folder, setting, parallel, finished)
+    pool = LocalPool(
+        parallel,
+        cell_bytes=round(memory_limit * 2**30) if memory_limit else None,
+        device_bytes=int(environment["device_bytes"]) if device_kind == "cuda" else None,
+    )
+    running.run_and_show(cells, folder, setting, pool, fresh=fresh, retry_failed=retry_failed)
 
 
-def _profile(cells: "Sequence[Cell]", name: str, folder: Path) -> None:
-    from lcbench import profiling, terminal
+@main.command(epilog=examples("status", "status --suite quick --results shard-3"))
+@click.option("--suite", "-s", help="Only this suite. Default: all.")
+@click.option(
+    "--results",
+    type=PlaceType(),
+    help="Where the run writes, as told to it. Default: results/local.",
+)
+def status(suite: str | None, results: "Place | None") -> None:
+    """Tell of runs in progress or interrupted: done, failed, left, where."""
+    import datetime
 
-    cell = profiling.choose_cell(cells, name)
+    from lcbench.paths import local_results
+    from lcbench.status import describe, read_status
+
+    where = results or local_results()
+    runs = read_status(where, suite)
+    now = datetime.datetime.now(datetime.UTC)
+    for found in runs:
+        click.echo("\n".join(describe(found, now)))
+    if not runs:
+        of_suite = f" of suite {suite!r}" if suite else ""
+        click.echo(
+            f"No run{of_suite} is in progress or interrupted in {where}."
+            " lcbench run --method all starts one; lcbench leaderboard shows what is done."
+        )
+
+
+@main.command(epilog=examples("merge shard-1 shard-2 shard-3 --results results/local"))
+@click.argument("folders", nargs=-1, required=True, type=PlaceType(must_exist=True))
+@click.option(
+    "--results", type=PlaceType(), required=True, help="Where the merged results go, folder or URL."
+)
+@click.option("--newest", is_flag=True, help="Of several measurements of a cell take the newest.")
+def merge(folders: "tuple[Place, ...]", results: "Place", newest: bool) -> None:
+    """Seal the results of several FOLDERS, such as a run's shards, into one file a suite."""
+    from lcbench import merging
+
     try:
-        profile = profiling.profile_cell(cell, folder)
-    except RuntimeError as error:
-        raise click.ClickException(str(error)) from None
-    terminal.show_profile(cell, profile)
-
-
-def _finished(
-    folder: Any, cells: "Sequence[Cell]", *, fresh: bool, retry_failed: bool
-) -> dict[str, str]:
-    """The plan's cells that need no work."""
-    from lcbench import store
-
-    if fresh:
-        return {}
-    known = store.finished_cells(folder.path)
-    planned = {cell.cell_id for cell in cells}
-    kept = {i: s for i, s in known.items() if i in planned}
-    if retry_failed:
-        kept = {i: s for i, s in kept.items() if s in ("ok", "unsupported")}
-    return kept
-
-
-def _run_and_show(
-    cells: "Sequence[Cell]", folder: Any, setting: Any, jobs: int, finished: dict[str, str]
-) -> None:
-    from lcbench import runner, store, terminal
-
-    progress = terminal.Progress(cells, finished, setting, jobs)
-    try:
-        with progress:
-            tally = runner.run_cells(
-                cells, folder, runner.LocalPool(jobs), setting, progress, finished=finished
-            )
-    except KeyboardInterrupt:
-        terminal.say_interrupted(progress.done, len(cells), folder.path)
-        sys.exit(INTERRUPTED)
+        merged = merging.merge(folders, results, newest=newest)
     except OSError as error:
         raise click.ClickException(
-            f"a finished cell could not be written to {folder.path}: {error.strerror or error}."
-            f" {progress.done} of {len(cells)} cells are kept; make room and run the same command"
-            " again, or name another folder with --results."
+            f"{results} cannot be written: {error.strerror or error}; nothing was taken away"
         ) from None
-    read = store.read_rows([folder.path])
-    planned = {cell.cell_id for cell in cells}
-    frame = store.latest(read.frame[read.frame["cell_id"].isin(planned)])
-    terminal.show_results(frame, read.problems, tally, folder.path, progress.elapsed_s)
-    if frame["status"].isin(FAILED).any():
-        sys.exit(1)
+    for part in merged:
+        click.echo(f"{part.suite}: {part.cells} cells, {part.rows} rows in {part.path}")
 
 
 def _listing(kind: Any, columns: Sequence[str]) -> None:
@@ -406,16 +343,6 @@ def suites(name: str | None) -> None:
     from lcbench import cards
 
     click.echo(cards.suite_card(name))
-
-
-def _with_peaks(setting: Any, root: Path, dtype: str) -> Any:
-    """The setting with what `lcbench env --measure` found, if it was asked."""
-    from lcbench import machine
-    from lcbench.paths import local_results
-
-    peaks = machine.read([root, local_results()], setting.environment["env_id"])
-    columns = peaks.columns(dtype) if peaks else {}
-    return setting._replace(environment={**setting.environment, **columns})
 
 
 @main.command(epilog=examples("env", "env --measure"))
@@ -473,8 +400,8 @@ def env(device: str | None, measure: bool, results: Path | None) -> None:
 @click.option(
     "--results",
     multiple=True,
-    type=click.Path(path_type=Path, exists=True),
-    help="Files or folders to read. Default: published and local results.",
+    type=PlaceType(must_exist=True),
+    help="Files, folders or URLs to read. Default: published and local results.",
 )
 @click.option(
     "--format",
@@ -490,7 +417,7 @@ def env(device: str | None, measure: bool, results: Path | None) -> None:
     help="What to show: names as in --format csv, or all. *_roofline is the share of what the"
     " machine could do at best (see env --measure).",
 )
-def leaderboard(suite: str | None, results: tuple[Path, ...], form: str, columns: str) -> None:
+def leaderboard(suite: str | None, results: "tuple[Place, ...]", form: str, columns: str) -> None:
     """Show the leaderboard of what has been measured."""
     from lcbench import paths, store, tables
 
@@ -516,10 +443,10 @@ def leaderboard(suite: str | None, results: tuple[Path, ...], form: str, columns
 )
 def check(name: str, cost: bool) -> None:
     """Hold a method, NAME or NAME:FIELD=VALUE, to the contract; write nothing."""
-    from lcbench import registry, terminal
+    from lcbench import registry, running, terminal
     from lcbench.conformance import check_method
 
-    requests = _read_methods([name])
+    requests = running.read_methods([name])
     if len(requests) != 1:
         raise UsageError(f"check takes one method at a time, got {name!r}")
     ((method, overrides),) = requests
@@ -561,7 +488,7 @@ def app(results: tuple[Path, ...], port: int | None, address: str, no_browser: b
     try:
         done = subprocess.run([sys.executable, *arguments], env=environment, check=False)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(130)
     sys.exit(done.returncode)
 
 

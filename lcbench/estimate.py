@@ -18,6 +18,10 @@ SETUP_S = 0.4
 FLOAT_BYTES = 4
 KEPT_PER_TOKEN = 16
 """Activations of width D that training keeps, per layer and token."""
+SCORED_TOKENS = 16_384
+"""Tokens of one forward call while scoring, as `train.EVALUATION_TOKENS`."""
+DEVICE_CONTEXT_BYTES = 600 * 2**20
+"""What a process takes of a GPU before its first tensor: CUDA's context and its libraries'."""
 
 
 def estimate_seconds(cell: Cell) -> float:
@@ -36,6 +40,24 @@ def estimate_bytes(cell: Cell) -> int:
         return tokens * model.d_model * model.num_layers * KEPT_PER_TOKEN * FLOAT_BYTES
     plan = read_cost_recipe(cell)
     return plan.batch * plan.contexts[0] * plan.d_model * KEPT_PER_TOKEN * FLOAT_BYTES
+
+
+def estimate_device_bytes(cell: Cell) -> int:
+    """Most bytes a quality cell's process may take of a GPU, counted for a method that keeps T×T.
+
+    Its context on the device, weights with gradients and optimizer state, activations of the
+    longest batch it trains or scores, and every head's scores. High on purpose: what is packed by
+    it must fit.
+    """
+    model, plan = read_quality_recipe(cell)
+    width = model.d_model
+    weights = model.num_layers * (4 + 3 * model.mlp_ratio) * width**2
+    longest = max(plan.contexts)
+    tokens = max(plan.batch * plan.train_context, SCORED_TOKENS, longest)
+    activations = tokens * width * model.num_layers * KEPT_PER_TOKEN * FLOAT_BYTES
+    squares = max(plan.batch * plan.train_context**2, max(SCORED_TOKENS, longest) * longest)
+    scores = 2 * squares * model.num_heads * FLOAT_BYTES
+    return DEVICE_CONTEXT_BYTES + 4 * weights * FLOAT_BYTES + activations + scores
 
 
 def _token_work(d_model: int, layers: int, mlp_ratio: int, context: int) -> float:

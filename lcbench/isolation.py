@@ -1,8 +1,8 @@
 """A call in a child process the parent can kill, and the parent's verdict on it.
 
 Children come from a fork server that has torch loaded, so isolation costs milliseconds. A child
-leads a process group of its own, writes nothing to the terminal, ends when its parent does, and
-answers in JSON: nothing it sends is ever unpickled.
+leads a process group of its own, writes nothing to the terminal, ends when its parent does with all
+that it started, and answers in lines of JSON: nothing it sends is ever unpickled, or waited for.
 """
 
 import contextlib
@@ -18,11 +18,12 @@ from collections.abc import Callable
 from multiprocessing import connection, get_all_start_methods, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Literal, NamedTuple
 
 import psutil
 
+from lcbench import descent
 from lcbench.config import UsageError
 
 Status = Literal["ok", "oom", "timeout", "crashed", "error", "unsupported", "invalid", "usage"]
@@ -40,10 +41,16 @@ sleep."""
 PRELOAD = "lcbench.preload"
 _FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:|~\w*)?(?:[\\/][^\s\\/:'\"()\[\],]+)*[\\/]")
 """The part of a path before its last slash, where a path begins."""
+_IS_POSIX = os.name == "posix"
+CHUNK_BYTES, MOST_CHUNKS = 2**16, 1024
+"""What is read at once of what a child sends; no answer is longer than all chunks together."""
 ENDING_S = 5.0
 """How long a child that has answered may take to end."""
-LEAST_FREE_SHARE = 0.03
-"""Share of the machine's memory below which a child is stopped before the kernel picks a victim."""
+_ASKED = re.compile(
+    r"(?:[Tt]ried to allocate|Unable to allocate) (?P<count>[\d.]+) ?(?P<unit>[KMGTP]iB|bytes)"
+)
+"""How torch's allocators and numpy's name the allocation that failed."""
+_UNITS = {"bytes": 1, **{f"{prefix}iB": 1024**n for n, prefix in enumerate("KMGTP", 1)}}
 # On macOS a process that has loaded torch must not fork.
 _HAS_FORK_SERVER = "forkserver" in get_all_start_methods() and sys.platform != "darwin"
 
@@ -62,6 +69,8 @@ class Verdict(NamedTuple):
     """The traceback, for a log on this machine only."""
     exit_signal: str | None
     wall_s: float
+    asked_bytes: int | None = None
+    """The allocation at which it ran out of memory, where that is known."""
 
 
 class Child:
@@ -84,15 +93,33 @@ class Child:
         self._process = context.Process(
             target=_serve, args=(answers, lifeline, target, args), daemon=False
         )
-        self._began = monotonic()
         self._timeout_s = timeout_s
-        self._process.start()
+        self._start()
+        self._began = monotonic()
         answers.close()
         lifeline.close()
+        self._server = _parent_of(self._process.pid) if _HAS_FORK_SERVER else None
         self._stage: str | None = None
         self._last: tuple[str, Any] | None = None
         self._stopped: tuple[Status, str] | None = None
         self._open = True
+        self._partial = b""
+        if _IS_POSIX:
+            os.set_blocking(self._answers.fileno(), False)
+        _LIVE.add(self.pid)
+
+    def _start(self) -> None:
+        """Start the process; a fork server that a child brought down is started anew."""
+        last = monotonic() + ENDING_S
+        while True:
+            try:
+                self._process.start()
+            except (ConnectionError, EOFError):
+                if monotonic() > last:
+                    raise
+                sleep(0.05)
+            else:
+                return
 
     @property
     def waitables(self) -> list[Any]:
@@ -100,20 +127,27 @@ class Child:
         return [self._answers, self._process.sentinel] if self._open else [self._process.sentinel]
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid or 0
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it has neither answered nor been stopped, as of the last poll."""
+        return self._last is None and self._stopped is None
+
+    @property
     def elapsed_s(self) -> float:
         """Seconds since it was started."""
         return monotonic() - self._began
 
     def poll(self) -> list[tuple[str, Any]]:
-        """News since the last poll, as topics and values; applies the clock and memory limits."""
+        """News since the last poll, as topics and values; applies the clock."""
         news: list[tuple[str, Any]] = []
-        while self._open and self._answers.poll():
+        for line in self._lines():
             try:
-                topic, value = json.loads(self._answers.recv_bytes(), object_hook=_decode)
-            except (EOFError, OSError):
-                self._open = False
-                break
-            except (ValueError, TypeError):
+                topic, value = json.loads(line, object_hook=_decode)
+            except (ValueError, TypeError, RecursionError):
                 self.stop("crashed", "the process sent something that is not an answer")
                 break
             if topic in ("done", "failed"):
@@ -121,24 +155,37 @@ class Child:
             else:
                 self._stage = value if topic == "stage" else self._stage
                 news.append((topic, value))
-        if self._last is None and self._stopped is None:
-            self._apply_limits()
+        if self.under_way and self.elapsed_s > self._timeout_s:
+            self.stop("timeout", f"stopped after {self._timeout_s:g} s")
         return news
 
-    def _apply_limits(self) -> None:
-        if self.elapsed_s > self._timeout_s:
-            self.stop("timeout", f"stopped after {self._timeout_s:g} s")
-            return
-        memory = psutil.virtual_memory()
-        if memory.available < LEAST_FREE_SHARE * memory.total:
-            held = _held_bytes(self._process.pid)
-            if held > memory.total / 4:
-                gib = held / 2**30
-                self.stop("oom", f"stopped at {gib:.1f} GiB: the machine ran out of memory")
+    def _lines(self) -> list[bytes]:
+        """Whole lines that have come; never waits for the rest of one, which may never come."""
+        for _ in range(MOST_CHUNKS):
+            chunk = self._read() if self._open else None
+            if not chunk:
+                self._open = self._open and chunk is None
+                break
+            self._partial += chunk
+        *lines, self._partial = self._partial.split(b"\n")
+        if len(self._partial) >= MOST_CHUNKS * CHUNK_BYTES:
+            self.stop("crashed", "the process sent more than any answer holds")
+        return lines
+
+    def _read(self) -> bytes | None:
+        """What has come; None if nothing has yet, and no bytes if nothing will."""
+        try:
+            if _IS_POSIX:
+                return os.read(self._answers.fileno(), CHUNK_BYTES)
+            return self._answers.recv_bytes() if self._answers.poll() else None
+        except BlockingIOError:
+            return None
+        except (EOFError, OSError):
+            return b""
 
     def verdict(self) -> Verdict | None:
         """How it ended, or None while it has not; call after `poll`."""
-        if self._last is None and self._stopped is None and self._process.is_alive():
+        if self.under_way and self._process.is_alive():
             return None
         wall_s = self.elapsed_s
         if self._last is not None and self._stopped is None:
@@ -149,11 +196,11 @@ class Child:
         return self._judge(wall_s)
 
     def _judge(self, wall_s: float) -> Verdict:
+        name = _signal_name(self._process.exitcode)
         if self._stopped is not None:
             status, error = self._stopped
-            return Verdict(status, None, self._stage, error, None, None, wall_s)
+            return Verdict(status, None, self._stage, error, None, name, wall_s)
         if self._last is None:
-            name = _signal_name(self._process.exitcode)
             if name == "SIGKILL":
                 error = "killed by SIGKILL, most likely because the machine ran out of memory"
                 return Verdict("oom", None, self._stage, error, None, name, wall_s)
@@ -166,8 +213,9 @@ class Child:
         if topic == "done":
             return Verdict("ok", value, self._stage, None, None, None, wall_s)
         return Verdict(
-            value["status"], None, self._stage, value["error"], value["details"], None, wall_s
-        )
+            value["status"], None, self._stage, value["error"], value["details"], None, wall_s,
+            value["asked_bytes"],
+        )  # fmt: skip
 
     def stop(self, status: Status, error: str) -> None:
         """Kill it and give it this verdict."""
@@ -175,12 +223,23 @@ class Child:
         self._end()
 
     def _end(self) -> None:
-        if self._process.pid is not None:
-            _kill_group(self._process.pid)
+        if self._lifeline.closed:
+            return
+        descent.kill(*descent.descendants(self.pid))
+        descent.kill_group(self.pid)
         if self._process.is_alive():
             self._process.kill()
         self._process.join()
         self._lifeline.close()
+        _LIVE.discard(self.pid)
+        if _HAS_FORK_SERVER and self._server:
+            # What outlived it by leaving its group has become the fork server's child.
+            for stray in set(descent.children(self._server)) - _LIVE:
+                descent.kill(*descent.descendants(stray), stray)
+
+
+_LIVE: set[int] = set()
+"""Children that were started and have not been ended."""
 
 
 def call(target: Target, *args: Any, timeout_s: float = 120.0) -> Verdict:
@@ -210,9 +269,7 @@ def scrub(text: str) -> str:
     for private, word in ((str(Path.home()), "~"), (_user(), "user")):
         if len(private) > 1:
             text = re.sub(rf"(?<!\w){re.escape(private)}(?!\w)", word, text)
-    return re.sub(r"(?<![\w.])(?:[A-Za-z]:|~\w*)?(?:[\\/][^\s\\/:'\"()\[\],]+)*[\\/]", "", text)[
-        :500
-    ]
+    return _FOLDERS.sub("", text)[:500]
 
 
 def _user() -> str:
@@ -228,6 +285,9 @@ def _serve(
     """What a child does, from its first instruction to its last."""
     if hasattr(os, "setsid"):
         os.setsid()
+    descent.die_with_parent()
+    descent.keep_orphans()
+    me = os.getpid()
     with contextlib.suppress(OSError):
         # If the kernel must pick a victim, a measurement and not its keeper.
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -239,8 +299,14 @@ def _serve(
     lock = threading.Lock()
 
     def send(topic: str, value: Any) -> None:
+        if os.getpid() != me:
+            os._exit(0)  # A copy that the call forked runs on as if it were the call.
+        line = json.dumps([topic, value], default=_encode).encode() + b"\n"
         with lock:
-            answers.send_bytes(json.dumps([topic, value], default=_encode).encode())
+            if not _IS_POSIX:
+                answers.send_bytes(line)
+            while _IS_POSIX and line:
+                line = line[os.write(answers.fileno(), line) :]
 
     try:
         send("done", target(*args, send))
@@ -248,7 +314,8 @@ def _serve(
         send("failed", _failure(error))
     # Not by returning: taking torch down in good order takes longer than a short cell. And with all
     # that the call may have started, which would disturb the next.
-    _kill_group(os.getpid())
+    descent.kill(*descent.descendants(me))
+    descent.kill_group(me)
     os._exit(0)
 
 
@@ -256,7 +323,8 @@ def _end_with_parent(lifeline: Connection) -> None:
     try:
         lifeline.recv_bytes()
     except (EOFError, OSError):
-        _kill_group(os.getpid())
+        descent.kill(*descent.descendants(os.getpid()))
+        descent.kill_group(os.getpid())
         os._exit(1)
 
 
@@ -268,7 +336,13 @@ def _failure(error: BaseException) -> dict[str, Any]:
         "status": status,
         "error": text if plain else f"{type(error).__name__}: {text}",
         "details": traceback.format_exc(),
+        "asked_bytes": _asked_bytes(str(error)) if status == "oom" else None,
     }
+
+
+def _asked_bytes(text: str) -> int | None:
+    found = _ASKED.search(text)
+    return round(float(found["count"]) * _UNITS[found["unit"]]) if found else None
 
 
 def _status_of(error: BaseException) -> Status:
@@ -280,7 +354,7 @@ def _status_of(error: BaseException) -> Status:
         return "oom"
     if "can't allocate memory" in str(error) or "out of memory" in str(error):
         return "oom"
-    # An error class may name its own status: see `cells`.
+    # An error class may name its own status: see `contract`.
     named = vars(type(error)).get("status")
     return named if named in ("unsupported", "invalid") else "error"
 
@@ -295,19 +369,11 @@ def _decode(value: dict[str, Any]) -> Any:
     return bytes.fromhex(value["__bytes__"]) if value.keys() == {"__bytes__"} else value
 
 
-def _kill_group(pid: int) -> None:
-    if not hasattr(os, "killpg"):
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-
-
-def _held_bytes(pid: int | None) -> int:
+def _parent_of(pid: int | None) -> int | None:
     try:
-        root = psutil.Process(pid)
-        return sum(p.memory_info().rss for p in [root, *root.children(recursive=True)])
+        return psutil.Process(pid).ppid()
     except psutil.Error:
-        return 0
+        return None
 
 
 def _signal_name(exitcode: int | None) -> str | None:

@@ -1,23 +1,25 @@
-"""Many cells: plan, resume, run, keep, seal.
+"""Many cells: describe, claim, run, keep, seal.
 
 A finished cell is a file of its own before the next one starts, so a run that was killed goes on
-where it stood; when all are done their rows are sealed into one file. An executor does the cells'
-work; the local pool gives each a process of its own.
+where it stood; when all are done their rows are sealed into one file. Runs in one folder share its
+cells: each is claimed before it is worked on. An executor does the work.
 """
 
-import contextlib
 import datetime
+import json
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from multiprocessing import connection
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any, Literal, NamedTuple
 
-from lcbench import isolation, registry, store
+from lcbench import errands, isolation, registry, store
 from lcbench.config import UsageError, digest
-from lcbench.isolation import HUGE_PAGES, WAIT_POLICY, Child, Send, Verdict, call
+from lcbench.isolation import Verdict, call
+from lcbench.journal import Finished, Visit
 from lcbench.paths import PACKAGE
+from lcbench.places import Place
+from lcbench.pool import Executor
 from lcbench.store import Row
 from lcbench.suite import ANCHOR, Cell, MethodCard, Suite, TaskCard
 from lcbench.task import stream
@@ -25,33 +27,30 @@ from lcbench.task import stream
 HARNESS_FILES = (
     "config", "method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias",
     "model", "task", "corpus", "sampling", "suite", "train", "measure", "counting", "noise",
-    "environment", "isolation", "contract", "cost", "cells",
+    "environment", "descent", "isolation", "errands", "contract", "cost", "cells",
 )  # fmt: skip
 """Modules of this package that can change a number; their hash is part of every cell's id."""
 WAIT_S = 0.2
+LOOK_S = 0.5
+"""How often a run that has nothing else to do looks after the cells another works on."""
+TELL_S = 2.0
+"""How long a run is idle before it says why."""
+NOT_TRIED = "not tried: "
 
 
 class Event(NamedTuple):
-    """Something that happened to a cell while it ran."""
+    """Something that happened to a cell of a run.
 
-    topic: Literal["started", "stage", "report", "finished"]
+    `shared`: another run measured it meanwhile. `waiting`: it cannot start, for the reason given.
+    """
+
+    topic: Literal["started", "stage", "report", "finished", "shared", "waiting"]
     cell: Cell
     value: Any
-    """The stage's name, the training report's fields, or the finished cell's rows."""
+    """The stage's name, the training report's fields, the finished cell's rows, or a reason."""
 
 
 Listener = Callable[[Event], None]
-
-
-class Executor(Protocol):
-    """Where cells are worked on."""
-
-    def run(self, cells: Sequence[Cell], listener: Listener) -> Iterator[tuple[Cell, Verdict]]:
-        """Work on cells in order, as far as it can at once, and give each with its verdict.
-
-        Closing the iterator ends what is under way.
-        """
-        ...
 
 
 class Setting(NamedTuple):
@@ -70,47 +69,15 @@ class Tally(NamedTuple):
     measured: int
     kept: int
     """Cells that were finished before it began."""
+    shared: int
+    """Cells that another run measured meanwhile."""
     statuses: Mapping[str, int]
     """How many of the measured cells ended how."""
-    sealed: Path | None
-
-
-# Called in a child: torch and the plug-ins are never loaded in the parent.
-
-
-def _describe(name: str, overrides: str, send: Send) -> list[Any]:
-    from lcbench.cells import describe_method
-
-    return list(describe_method(name, overrides))
-
-
-def _environment(device: str | None, send: Send) -> dict[str, Any]:
-    from lcbench.environment import pick_device, read_environment, read_provenance
-    from lcbench.noise import complaints, read_machine
-
-    kind = pick_device(device)
-    warnings = complaints(read_machine(kind))
-    settings = {
-        "huge_pages": os.environ.get(HUGE_PAGES) == "1",
-        "omp_wait_policy": os.environ.get(WAIT_POLICY),
-    }
-    return {
-        "environment": read_environment(kind, settings),
-        "provenance": read_provenance(),
-        "warnings": warnings,
-    }
-
-
-def _work(fields: dict[str, Any], send: Send) -> list[dict[str, Any]]:
-    from lcbench.cells import Watcher, check_sources, run_cell
-
-    watcher = Watcher(
-        stage=lambda name: send("stage", name),
-        report=lambda report: send("report", report._asdict()),
-    )
-    cell = Cell(**fields)
-    check_sources(cell)
-    return run_cell(cell, watcher)
+    sealed: Place | None
+    left_to_another: bool
+    """Another run still measures in the folder; it seals when it is done."""
+    missing: int
+    """Cells whose rows somebody removed while the run went on."""
 
 
 def describe_methods(requests: Sequence[tuple[str, str]]) -> list[MethodCard]:
@@ -122,7 +89,7 @@ def describe_methods(requests: Sequence[tuple[str, str]]) -> list[MethodCard]:
     cards: list[MethodCard] = []
     for name, overrides in requests:
         registry.source("method", name)
-        verdict = call(_describe, name, overrides)
+        verdict = call(errands.describe, name, overrides)
         if verdict.status == "ok":
             cards.append(MethodCard(*verdict.value))
         else:
@@ -159,7 +126,7 @@ def read_setting(device: str | None) -> Setting:
     Raises:
         UsageError: A device this machine does not have, or a torch that cannot be used.
     """
-    verdict = call(_environment, device)
+    verdict = call(errands.look_around, device)
     if verdict.status != "ok":
         raise UsageError(f"this machine's torch cannot be used: {verdict.error}")
     now = datetime.datetime.now(datetime.UTC)
@@ -172,58 +139,6 @@ def harness_hash() -> str:
     paths = [PACKAGE / f"{name}.py" for name in HARNESS_FILES]
     paths.append(registry.source("method", ANCHOR).path)
     return digest(b"".join(path.read_bytes().replace(b"\r\n", b"\n") for path in paths))
-
-
-class LocalPool:
-    """Cells on this machine: quality cells side by side, cost cells alone.
-
-    Args:
-        jobs: Quality cells at once.
-    """
-
-    def __init__(self, jobs: int) -> None:
-        self.jobs = jobs
-
-    def run(self, cells: Sequence[Cell], listener: Listener) -> Iterator[tuple[Cell, Verdict]]:
-        """See `Executor.run`."""
-        waiting = deque(cells)
-        running: dict[Child, Cell] = {}
-        try:
-            while waiting or running:
-                while waiting and self._fits(waiting[0], running):
-                    cell = waiting.popleft()
-                    listener(Event("started", cell, None))
-                    if cell.load_error is not None:
-                        yield cell, _unloaded(cell)
-                        continue
-                    fields = cell.identity() | {
-                        "timeout_s": cell.timeout_s,
-                        "threads": cell.threads,
-                    }
-                    running[Child(_work, (fields,), timeout_s=cell.timeout_s)] = cell
-                yield from self._finished(running, listener)
-        finally:
-            for child in running:
-                child.stop("crashed", "interrupted")
-
-    def _fits(self, cell: Cell, running: Mapping[Child, Cell]) -> bool:
-        if cell.kind != "quality":
-            return not running
-        alone = any(other.kind != "quality" for other in running.values())
-        return not alone and len(running) < self.jobs
-
-    def _finished(
-        self, running: dict[Child, Cell], listener: Listener
-    ) -> Iterator[tuple[Cell, Verdict]]:
-        connection.wait([w for child in running for w in child.waitables], timeout=WAIT_S)
-        for child, cell in list(running.items()):
-            for topic, value in child.poll():
-                if topic in ("stage", "report"):
-                    listener(Event(topic, cell, value))
-            verdict = child.verdict()
-            if verdict is not None:
-                del running[child]
-                yield cell, verdict
 
 
 def _unloaded(cell: Cell) -> Verdict:
@@ -261,111 +176,186 @@ def compose_rows(cell: Cell, verdict: Verdict, setting: Setting) -> list[Row]:
         "stage": verdict.stage,
         "error": verdict.error,
         "exit_signal": verdict.exit_signal,
+        "asked_bytes": verdict.asked_bytes,
     }
     return [shared | failure | {"context": context} for context in cell.contexts]
 
 
-class Folder:
-    """The results of one suite on disk: a journal of finished cells, and sealed files."""
+class _Ladder:
+    """Where methods ran out of memory: longer contexts of the same work are not tried.
 
-    def __init__(self, root: Path, suite: str) -> None:
-        self.path = root / suite
-        self.cells = self.path / "cells"
-        self.logs = self.path / "logs"
+    That is so for cost cells, which differ in their context alone. A cell that ran out of time is
+    no such sign: the next may be cut short by a busy machine, or not at all.
+    """
 
-    def prepare(self) -> None:
-        """Make sure it can be written.
+    def __init__(self) -> None:
+        self._least: dict[str, int] = {}
 
-        Raises:
-            UsageError: It cannot.
-        """
-        try:
-            self.cells.mkdir(parents=True, exist_ok=True)
-            probe = self.cells / f".probe-{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise UsageError(
-                f"results folder {self.path} cannot be written ({reason});"
-                " name another with --results"
-            ) from None
+    def note(self, cell: Cell, status: str, error: str | None) -> None:
+        """Take note of how a cell ended."""
+        if cell.kind == "quality" or status != "oom" or (error or "").startswith(NOT_TRIED):
+            return
+        rung, context = self._rung(cell), cell.contexts[0]
+        self._least[rung] = min(context, self._least.get(rung, context))
 
-    @contextlib.contextmanager
-    def locked(self) -> Generator[None, None, None]:
-        """Keep other runs out while this one measures: two would share a clock and lose cells.
-
-        Raises:
-            UsageError: Another run is writing here.
-        """
-        with (self.path / ".lock").open("w") as file:
-            try:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ImportError:
-                pass  # Windows has no such lock; its runs are on their own.
-            except BlockingIOError:
-                raise UsageError(
-                    f"another run is writing to {self.path}; wait for it, or name another folder"
-                    " with --results"
-                ) from None
-            yield
-
-    def keep(self, cell: Cell, rows: list[Row], details: str | None) -> None:
-        """Write a finished cell; what it printed when it failed goes to a log beside it."""
-        store.write_rows(self.cells / f"{cell.cell_id}.parquet", rows)
-        if details:
-            self.logs.mkdir(exist_ok=True)
-            (self.logs / f"{cell.cell_id}.log").write_text(details, encoding="utf-8")
-
-    def seal(self, cells: Sequence[Cell]) -> Path | None:
-        """Move the journal's files of these cells into one sealed file; None if there are none."""
-        files = [path for c in cells if (path := self.cells / f"{c.cell_id}.parquet").exists()]
-        if not files:
+    def verdict(self, cell: Cell) -> Verdict | None:
+        """The verdict on a cell that is not worth trying."""
+        least = None if cell.kind == "quality" else self._least.get(self._rung(cell))
+        if least is None or cell.contexts[0] <= least:
             return None
-        today = datetime.datetime.now(datetime.UTC).date()
-        table, problems = store.read_table(files)
-        sealed = store.seal(table, self.path, today)
-        for path in set(files) - {path for path, _ in problems}:
-            path.unlink(missing_ok=True)
-        return sealed
+        error = f"{NOT_TRIED}out of memory at {least:,}"
+        return Verdict("oom", None, None, error, None, None, 0.0)
+
+    def _rung(self, cell: Cell) -> str:
+        recipe = {**json.loads(cell.recipe), "contexts": None}
+        return json.dumps({**cell.identity(), "recipe": recipe}, sort_keys=True)
+
+
+class _Run:
+    """A run under way: what waits, what another run works on, what came of the rest."""
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        visit: Visit,
+        executor: Executor,
+        setting: Setting,
+        listener: Listener,
+    ) -> None:
+        self.visit, self.executor = visit, executor
+        self.setting, self.listener = setting, listener
+        self.waiting = deque(cells)
+        self.elsewhere: list[Cell] = []
+        self.under_way: set[str] = set()
+        self.statuses: dict[str, int] = {}
+        self.shared = 0
+        self.ladder = _Ladder()
+        self._looked = monotonic()
+        self._idle_since: float | None = None
+        self._told: set[str] = set()
+
+    def go(self) -> None:
+        """Work until nothing is left."""
+        while True:
+            self._start()
+            if not (self.waiting or self.elsewhere or self.under_way):
+                break
+            for cell, topic, value in self.executor.collect(WAIT_S):
+                if topic == "verdict":
+                    self._finish(cell, value)
+                else:
+                    self.listener(Event(topic, cell, value))
+            self._look_elsewhere()
+
+    def _start(self) -> None:
+        if self.elsewhere and not self.waiting:
+            self._tell(self.elsewhere[0], "another run works on it")
+        while self.waiting:
+            cell = self.waiting[0]
+            reason = self.executor.obstacle(cell)
+            if reason is not None:
+                self._tell(cell, reason)
+                return
+            self._begin(self.waiting.popleft())
+
+    def _begin(self, cell: Cell) -> None:
+        self._idle_since = None
+        claim = self.visit.claim(cell)
+        if claim == "elsewhere":
+            self.elsewhere.append(cell)
+        elif claim == "finished":
+            self._share(cell)
+        else:
+            self.listener(Event("started", cell, None))
+            verdict = _unloaded(cell) if cell.load_error else self.ladder.verdict(cell)
+            self.under_way.add(cell.cell_id)
+            if verdict:
+                self._finish(cell, verdict)
+            else:
+                self.executor.submit(cell)
+
+    def _tell(self, cell: Cell, reason: str) -> None:
+        """Say what has kept the run idle for a while, each reason once."""
+        if self.under_way:
+            self._idle_since = None
+            return
+        self._idle_since = self._idle_since or monotonic()
+        if monotonic() - self._idle_since > TELL_S and reason not in self._told:
+            self._told.add(reason)
+            self.listener(Event("waiting", cell, reason))
+
+    def _finish(self, cell: Cell, verdict: Verdict) -> None:
+        self.under_way.discard(cell.cell_id)
+        rows = compose_rows(cell, verdict, self.setting)
+        self.visit.keep(cell, rows, verdict.details)
+        worst = str(next((r["status"] for r in rows if r["status"] != "ok"), "ok"))
+        self.statuses[worst] = self.statuses.get(worst, 0) + 1
+        self.ladder.note(cell, worst, verdict.error)
+        self.listener(Event("finished", cell, rows))
+
+    def _share(self, cell: Cell) -> None:
+        outcome = self.visit.outcome(cell)
+        if outcome:
+            self.ladder.note(cell, outcome.status, outcome.error)
+        self.shared += 1
+        self.listener(Event("shared", cell, None))
+
+    def _look_elsewhere(self) -> None:
+        """See whether cells that another run worked on are finished, or were given up."""
+        if monotonic() - self._looked < LOOK_S:
+            return
+        self._looked = monotonic()
+        for cell in list(self.elsewhere):
+            claim = self.visit.claim(cell)
+            if claim == "elsewhere":
+                continue
+            self.elsewhere.remove(cell)
+            if claim == "finished":
+                self._share(cell)
+            else:
+                self.visit.drop(cell)
+                self.waiting.append(cell)
 
 
 def run_cells(
     cells: Sequence[Cell],
-    folder: Folder,
+    visit: Visit,
     executor: Executor,
     setting: Setting,
     listener: Listener,
     *,
-    finished: Mapping[str, str],
+    finished: Mapping[str, Finished],
 ) -> Tally:
     """Run what is not finished, keep each cell as it ends, and seal when all are done.
 
     Args:
         cells: The plan.
-        folder: Where results lie.
+        visit: The run's presence in the folder where results lie.
         executor: Does the work.
         setting: What the rows share.
-        listener: Told of every start, stage, report and finish.
-        finished: Cell ids to leave alone.
+        listener: Told of what happens to cells.
+        finished: How those cells ended that are to be left alone, by cell id.
 
     Raises:
         OSError: The disk refused a finished cell; those before it are kept.
         KeyboardInterrupt: Passed on after what was under way is ended.
     """
     todo = [cell for cell in cells if cell.cell_id not in finished]
-    statuses: dict[str, int] = {}
-    work = executor.run(todo, listener)
+    run = _Run(todo, visit, executor, setting, listener)
+    for cell in cells:
+        if outcome := finished.get(cell.cell_id):
+            run.ladder.note(cell, outcome.status, outcome.error)
     try:
-        for cell, verdict in work:
-            rows = compose_rows(cell, verdict, setting)
-            folder.keep(cell, rows, verdict.details)
-            worst = next((r["status"] for r in rows if r["status"] != "ok"), "ok")
-            statuses[str(worst)] = statuses.get(str(worst), 0) + 1
-            listener(Event("finished", cell, rows))
+        run.go()
     finally:
-        getattr(work, "close", lambda: None)()
-    kept = len(cells) - len(todo)
-    return Tally(sum(statuses.values()), kept, statuses, folder.seal(cells))
+        executor.close()
+    sealing = visit.seal()
+    return Tally(
+        measured=sum(run.statuses.values()),
+        kept=len(cells) - len(todo),
+        shared=run.shared,
+        statuses=run.statuses,
+        sealed=sealing.path,
+        left_to_another=sealing.left_to_another,
+        missing=sealing.missing,
+    )

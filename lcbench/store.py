@@ -1,13 +1,13 @@
 """The row schema, and Parquet files of rows: validate, write, read, seal.
 
-A folder of results holds `cells/<cell_id>.parquet`, one finished cell each, and files sealed by
-`seal`, named by their content. Readers take a folder as it is: what cannot be read is told beside
-what can.
+A folder of results holds files sealed by `seal`, named by their content, and the journal of a run
+under way. Readers take a folder as it is: what cannot be read is told beside what can. A file that
+lacks a column is older than it, and reads as null there.
 """
 
 import hashlib
+import json
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
 from numbers import Integral, Real
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lcbench.config import did_you_mean
+from lcbench.places import Place, RemotePath, write_atomically
 
 SCHEMA_VERSION = 1
 """Goes up with every change after which an older reader would misread a row."""
@@ -102,6 +103,7 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
         "peak_bytes": _INT,
         "vanilla_peak_bytes": _INT,
         "state_bytes": _INT,
+        "asked_bytes": _INT,
         "num_params": _INT,
         "memory_source": _TEXT,
     },
@@ -136,6 +138,7 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
 }
 """Every column and its type, by what it tells of.
 
+`asked_bytes` is the allocation at which a cell ran out of memory, where the allocator names it.
 Bucket b of `score_by_distance` and `count_by_distance` holds the answers whose evidence lies
 [2^b, 2^(b+1)) tokens back; a score is null where none fell. `flops` and `touched_bytes` are of one
 call, see `counting.Work`; `matmul_flops_per_s` (in the row's dtype) and `copy_bytes_per_s` are what
@@ -173,7 +176,7 @@ class TableResult(NamedTuple):
     """What a set of files holds."""
 
     table: pa.Table
-    problems: list[tuple[Path, str]]
+    problems: list[tuple[Place, str]]
     """Files that were left out, and why, in one line each."""
 
 
@@ -182,7 +185,7 @@ class ReadResult(NamedTuple):
 
     frame: pd.DataFrame
     """Integers are `Int64` and truth values `boolean`, so that null stays null."""
-    problems: list[tuple[Path, str]]
+    problems: list[tuple[Place, str]]
     """Files that were left out, and why, in one line each."""
 
 
@@ -210,14 +213,14 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
         ValueError: Rows that `to_table` refuses.
         OSError: The disk is full or the folder cannot be written; nothing is left behind.
     """
-    _write_atomically(path, _encode(to_table(rows)))
+    write_atomically(path, _encode(to_table(rows)))
 
 
-def seal(rows: pa.Table | Iterable[Row], folder: Path, day: date) -> Path:
+def seal(rows: pa.Table | Iterable[Row], folder: Place, day: date) -> Place:
     """Write the rows of a finished run to `<folder>/<day>-<digest>.parquet`.
 
-    The digest is that of the file's bytes and rows are put in order first, so the same rows sealed
-    twice, in any order, are one file.
+    The digest is that of the rows, in whatever order and by whatever version of Parquet's writer,
+    so the same rows sealed twice on a day are one file.
 
     Raises:
         ValueError: Rows that `to_table` refuses.
@@ -228,16 +231,34 @@ def seal(rows: pa.Table | Iterable[Row], folder: Path, day: date) -> Path:
         raise ValueError("a table to seal has the columns of SCHEMA, as read_table gives them")
     order = ("method", "kind", "task", "cell_id", "context", "run_id")
     table = table.sort_by([(name, "ascending") for name in order])
-    data = _encode(table.combine_chunks())
-    path = folder / f"{day:%Y-%m-%d}-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
-    # A file of this name with other bytes is a damaged copy of these rows: writing mends it.
-    if not (path.is_file() and path.read_bytes() == data):
-        _write_atomically(path, data)
+    content = content_digest(table)
+    path = folder / f"{day:%Y-%m-%d}-{content}.parquet"
+    # A file of this name that does not hold these rows is a damaged copy: writing mends it.
+    whole, problems = read_table([path]) if path.is_file() else (None, [])
+    if whole is None or problems or content_digest(whole) != content:
+        write_atomically(path, _encode(table.combine_chunks()))
     return path
 
 
-def read_table(paths: Iterable[Path], columns: Sequence[str] | None = None) -> TableResult:
+def content_digest(table: pa.Table) -> str:
+    """Hash of a table's rows, 12 hexadecimal digits: of what they say, not of how they are written.
+
+    A column that is new and null changes nothing, nor does the order of the rows.
+    """
+    return hashlib.sha256("\n".join(sorted(canonical_rows(table))).encode()).hexdigest()[:12]
+
+
+def canonical_rows(table: pa.Table) -> Iterator[str]:
+    """Each row as JSON with sorted keys and without nulls: equal rows, equal text."""
+    for row in table.to_pylist():
+        present = {name: value for name, value in row.items() if value is not None}
+        yield json.dumps(present, sort_keys=True, separators=(",", ":"), default=_canonical)
+
+
+def read_table(paths: Iterable[Place], columns: Sequence[str] | None = None) -> TableResult:
     """Read every row under some files and folders, each row once.
+
+    A run may seal its journal while it is read: files that went are looked for again.
 
     Args:
         paths: Files, and folders, searched to any depth; a folder that is not there is empty.
@@ -250,13 +271,11 @@ def read_table(paths: Iterable[Path], columns: Sequence[str] | None = None) -> T
     wanted = [name for name in SCHEMA.names if columns is None or name in columns]
     needed = [name for name in SCHEMA.names if name in {*wanted, *ROW_KEY, "schema_version"}]
     schema = pa.schema([SCHEMA.field(name) for name in needed])
-    tables: list[pa.Table] = []
-    problems: list[tuple[Path, str]] = []
-    for file in _parquet_files(paths):
-        try:
-            tables.append(_read_file(file, schema))
-        except (OSError, ValueError, pa.ArrowException) as error:
-            problems.append((file, _reason(error)))
+    paths = list(paths)
+    for last in (False, False, True):
+        tables, problems, vanished = _read_files(_parquet_files(paths), schema)
+        if last or not vanished:
+            break
     table = pa.concat_tables(tables) if tables else schema.empty_table()
     if tables:
         repeated = table.select(ROW_KEY).to_pandas().duplicated()
@@ -264,7 +283,7 @@ def read_table(paths: Iterable[Path], columns: Sequence[str] | None = None) -> T
     return TableResult(table.select(wanted), problems)
 
 
-def read_rows(paths: Iterable[Path], columns: Sequence[str] | None = None) -> ReadResult:
+def read_rows(paths: Iterable[Place], columns: Sequence[str] | None = None) -> ReadResult:
     """Read every row under some files and folders, each row once, as a frame.
 
     Takes and raises what `read_table` does; reading fewer columns takes less time and memory.
@@ -279,17 +298,6 @@ def latest(frame: pd.DataFrame, by: Sequence[str] = CELL_KEY) -> pd.DataFrame:
     rows = frame[[*by, "started_at"]].reset_index(drop=True)
     newest = rows.groupby(list(by), sort=False, dropna=False)["started_at"].idxmax()
     return frame.iloc[np.sort(newest.to_numpy())]
-
-
-def finished_cells(folder: Path) -> dict[str, str]:
-    """The cells that have rows under a folder, and the status of each.
-
-    A cell's status is `ok` when all its newest rows are, else that of the first which is not.
-    """
-    frame = latest(read_rows([folder], [*ROW_KEY, "status", "started_at"]).frame)
-    failed_first = frame.assign(is_ok=frame["status"] == "ok").sort_values("is_ok", kind="stable")
-    first = failed_first.drop_duplicates("cell_id")
-    return dict(zip(first["cell_id"], first["status"], strict=True))
 
 
 def _validate(row: Row) -> None:
@@ -331,18 +339,8 @@ def _encode(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with unfinished.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+def _canonical(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else value.isoformat()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _check_known(columns: Iterable[str]) -> None:
@@ -351,36 +349,72 @@ def _check_known(columns: Iterable[str]) -> None:
         raise ValueError(f"unknown column {unknown[0]!r}; {did_you_mean(unknown[0], _TYPES)}")
 
 
-def _parquet_files(paths: Iterable[Path]) -> Iterator[Path]:
+def _parquet_files(paths: Iterable[Place]) -> Iterator[Place]:
     for path in paths:
         if path.is_dir():
             found = path.rglob("*.parquet")
-            yield from sorted(file for file in found if not file.name.startswith("."))
+            yield from sorted(file for file in found if not file.name.startswith("."))  # pyright: ignore[reportArgumentType]
         elif path.exists() or path.suffix == ".parquet":
             yield path
 
 
-def _read_file(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read the columns of `schema` from one file, if it is a file of rows of this version."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+def _read_files(
+    files: Iterable[Place], schema: pa.Schema
+) -> tuple[list[pa.Table], list[tuple[Place, str]], bool]:
+    """The tables of files, those that cannot be read and why, and whether any had gone."""
+    tables: list[pa.Table] = []
+    problems: list[tuple[Place, str]] = []
+    vanished = False
+    for file in files:
+        try:
+            tables.append(_read_file(file, schema))
+        except (OSError, ValueError, pa.ArrowException) as error:
+            problems.append((file, _reason(error)))
+            vanished |= isinstance(error, FileNotFoundError)
+    return tables, problems, vanished
+
+
+def _read_file(path: Place, schema: pa.Schema) -> pa.Table:
+    """Read the columns of `schema` from one file of rows; null where it is older than a column."""
+    source: Any = path.open_input() if isinstance(path, RemotePath) else path
+    with pq.ParquetFile(source, page_checksum_verification=True) as file:
         found = file.schema_arrow
         types = dict(zip(found.names, found.types, strict=True))
         if types.get("schema_version") != _INT:
             raise ValueError("not a file of lcbench rows: it has no schema_version")
-        differing = [name for name in {**types, **_TYPES} if types.get(name) != _TYPES.get(name)]
         if len(types) < len(found):
             raise ValueError("not a file of lcbench rows: its column names repeat")
-        readable = ["schema_version"] if differing else schema.names
-        table = file.read(readable, use_threads=file.metadata.num_rows > 10_000)
+        fault = _fault(types)
+        readable = [name for name in schema.names if name in types]
+        threads = file.metadata.num_rows > 10_000
+        table = file.read(["schema_version"] if fault else readable, use_threads=threads)
     versions = table["schema_version"].unique().to_pylist()
     if versions not in ([SCHEMA_VERSION], []):
         raise ValueError(f"schema_version {versions}; this lcbench reads {SCHEMA_VERSION}")
-    if differing:
-        raise ValueError(f"its columns differ from the schema's: {', '.join(differing[:5])}")
+    if fault:
+        raise ValueError(fault)
     for field in schema:
-        if not field.nullable and table[field.name].null_count:
+        if field.name not in types:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+        elif not field.nullable and table[field.name].null_count:
             raise ValueError(f"column {field.name!r} has nulls")
     return table.select(schema.names).cast(schema)
+
+
+def _fault(types: dict[str, Any]) -> str | None:
+    """Why a file with these columns cannot be read, if so."""
+    unknown = [name for name in types if name not in _TYPES]
+    if unknown:
+        return (
+            f"it has columns this lcbench does not know: {', '.join(unknown[:5])}; update lcbench"
+        )
+    missing = [name for name in REQUIRED if name not in types]
+    if missing:
+        return f"it lacks columns every row must have: {', '.join(missing[:5])}"
+    differing = [name for name, kind in types.items() if kind != _TYPES[name]]
+    if differing:
+        return f"its columns differ from the schema's in type: {', '.join(differing[:5])}"
+    return None
 
 
 def _reason(error: Exception) -> str:

@@ -1,7 +1,6 @@
 """The leaderboard as tables: on a terminal, in Markdown, as CSV or JSON."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,6 +11,7 @@ from rich.text import Text
 
 from lcbench import ranking
 from lcbench.config import UsageError, did_you_mean
+from lcbench.places import Place
 from lcbench.plans import suite_plan
 
 MOST_PROBLEMS = 5
@@ -25,7 +25,7 @@ def console() -> Console:
     return out if out.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
 
 
-def show_problems(problems: Sequence[tuple[Path, str]], out: Console) -> None:
+def show_problems(problems: Sequence[tuple[Place, str]], out: Console) -> None:
     """Name the files that could not be read, the first few of many."""
     for path, reason in problems[:MOST_PROBLEMS]:
         out.print(Text(f"{path} was left out: {reason}", style="yellow"), soft_wrap=True)
@@ -204,7 +204,7 @@ def new_table(title: str) -> Table:
 def show_leaderboard_as(
     form: str,
     frame: pd.DataFrame,
-    problems: Sequence[tuple[Path, str]],
+    problems: Sequence[tuple[Place, str]],
     shown: Sequence[str] | None = None,
 ) -> None:
     """Print the leaderboard as a table, Markdown, CSV or JSON; problems go to standard error.

@@ -6,7 +6,6 @@ lines alone.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lcbench.estimate import estimate_bytes, estimate_seconds
+from lcbench.places import Place
 from lcbench.runner import Event, Setting, Tally
 from lcbench.suite import ANCHOR, Cell
 from lcbench.tables import console, new_table, show_leaderboard, show_problems
@@ -159,6 +159,10 @@ class Progress:
             self._running[key] = (event.cell, monotonic(), "")
         elif event.topic == "finished":
             self._finish(event.cell, event.value)
+        elif event.topic == "shared":
+            self._share(event.cell)
+        elif event.topic == "waiting":
+            self.console.print(f"Waiting with {event.cell.label}: {event.value}.")
         elif key in self._running:
             cell, began, note = self._running[key]
             if event.topic == "report":
@@ -184,6 +188,13 @@ class Progress:
         failed = rows[0]["status"] not in ("ok", "unsupported")
         line.append(outcome_text(rows), style="red" if failed else "default")
         self.console.print(line, soft_wrap=True)
+
+    def _share(self, cell: Cell) -> None:
+        self._left.pop(cell.cell_id, None)
+        self.done += 1
+        width = len(str(self.total))
+        text = f"[{self.done:{width}}/{self.total}] {'':>8}  {cell.label:{self._label_width}}"
+        self.console.print(Text(f"{text}  measured by the other run", "dim"), soft_wrap=True)
 
     def _note_best(self, cell: Cell, row: Mapping[str, Any]) -> None:
         share = normalise(row["score"], row["floor"], row["ceiling"])
@@ -253,8 +264,8 @@ def show_plan(cells: Sequence[Cell], jobs: int, cores: int) -> None:
     )
 
 
-def say_interrupted(done: int, total: int, folder: Path) -> None:
-    """Say what Ctrl-C left."""
+def say_interrupted(done: int, total: int, folder: Place) -> None:
+    """Say what Ctrl-C or SIGTERM left."""
     console().print(
         f"\nStopped. {done} of {total} cells are kept in {folder}; what was under way is not."
         "\nRun the same command again to go on."
@@ -263,9 +274,9 @@ def say_interrupted(done: int, total: int, folder: Path) -> None:
 
 def show_results(
     frame: pd.DataFrame,
-    problems: Sequence[tuple[Path, str]],
+    problems: Sequence[tuple[Place, str]],
     tally: Tally,
-    folder: Path,
+    folder: Place,
     elapsed_s: float,
 ) -> None:
     """Print the leaderboard of a run and what to do next."""
@@ -275,7 +286,22 @@ def show_results(
     statuses = ", ".join(f"{n} {status}" for status, n in sorted(tally.statuses.items()))
     took = f"Measured {tally.measured} cells in {duration(elapsed_s)} ({statuses})"
     told = took if tally.measured else "Nothing to measure"
-    out.print(f"\n{told}; {tally.kept} were there before. Results: {tally.sealed or folder}")
+    shared = f" {tally.shared} were measured by another run." if tally.shared else ""
+    out.print(
+        f"\n{told}; {tally.kept} were there before.{shared} Results: {tally.sealed or folder}",
+        soft_wrap=True,
+    )
+    if tally.left_to_another:
+        out.print("Another run still measures there; it seals the results when it is done.")
+    if tally.missing:
+        out.print(
+            Text(
+                f"{tally.missing} finished cells are gone from {folder}: somebody removed them"
+                " while the run went on. The same command measures them again.",
+                "red",
+            ),
+            soft_wrap=True,
+        )
     out.print(
         "Next: [bold]lcbench app[/] opens them in a browser;"
         " [bold]lcbench leaderboard[/] prints them again."

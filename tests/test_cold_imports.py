@@ -18,7 +18,16 @@ def modules_after(code: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--help"], ["methods"], ["tasks"], ["suites"], ["leaderboard", "--help"]],
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["methods"],
+        ["tasks"],
+        ["suites"],
+        ["leaderboard", "--help"],
+        ["status", "--help"],
+        ["merge", "--help"],
+    ],
     ids=" ".join,
 )
 def test_help_and_listings_import_nothing_heavy(arguments: list[str]) -> None:

@@ -4,10 +4,25 @@ from typing import Any, get_args
 
 import pytest
 
-from lcbench import registry
+from lcbench import estimate, registry, train
 from lcbench.environment import DeviceKind
-from lcbench.estimate import estimate_bytes, estimate_seconds
-from lcbench.suite import Cell, CostPlan, MethodCard, Selection, Suite, TaskCard, plan_cells
+from lcbench.estimate import (
+    DEVICE_CONTEXT_BYTES,
+    FLOAT_BYTES,
+    estimate_bytes,
+    estimate_device_bytes,
+    estimate_seconds,
+)
+from lcbench.suite import (
+    Cell,
+    CostPlan,
+    MethodCard,
+    Selection,
+    Suite,
+    TaskCard,
+    plan_cells,
+    read_quality_recipe,
+)
 
 
 def plan(suite: Suite, device_kind: str = "cpu") -> list[Cell]:
@@ -85,3 +100,14 @@ def test_a_gpu_is_estimated_to_be_faster_than_a_core() -> None:
     cell = quality()
     on_gpu = dataclasses.replace(cell, device_kind="cuda")
     assert estimate_seconds(on_gpu) < estimate_seconds(cell)
+
+
+def test_a_gpu_estimate_covers_the_scores_of_a_dense_method_and_grows_with_the_batch() -> None:
+    for cell in plan(registry.load_suite("standard"), "cuda"):
+        if cell.kind == "quality":
+            model, asked = read_quality_recipe(cell)
+            scores = asked.batch * model.num_heads * asked.train_context**2 * FLOAT_BYTES
+            assert estimate_device_bytes(cell) > DEVICE_CONTEXT_BYTES + scores
+    small, large = (quality(train_context=2048, contexts=(2048,), batch=b) for b in (16, 32))
+    assert estimate_device_bytes(large) > 1.5 * estimate_device_bytes(small) - DEVICE_CONTEXT_BYTES
+    assert estimate.SCORED_TOKENS == train.EVALUATION_TOKENS

@@ -1,5 +1,8 @@
+import contextlib
+import inspect
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -213,3 +216,112 @@ def test_a_kill_from_outside_is_taken_for_want_of_memory() -> None:
 
 def test_an_error_cannot_name_itself_a_success() -> None:
     assert call(boast).status == "error"
+
+
+def fork_and_go_on(send: Send) -> int:
+    """Both copies come back, as if each were the call."""
+    os.fork()
+    send("stage", "train")
+    return os.getpid()
+
+
+def test_only_the_call_answers_not_a_copy_that_it_forked() -> None:
+    for _ in range(5):
+        verdict = call(fork_and_go_on)
+        assert (verdict.status, verdict.stage) == ("ok", "train")
+
+
+def leave_a_daemon(path: str, crash: bool, send: Send) -> int:
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            partial = Path(path + ".part")
+            partial.write_text(str(os.getpid()))
+            partial.rename(path)
+            time.sleep(600)
+        os._exit(0)
+    while not Path(path).exists():
+        time.sleep(0.01)
+    if crash:
+        os._exit(3)
+    return 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="orphans are kept on Linux")
+@pytest.mark.parametrize("crash", [False, True], ids=["returns", "exits"])
+def test_a_daemon_that_left_its_group_ends_with_the_call(tmp_path: Path, crash: bool) -> None:
+    call(leave_a_daemon, str(tmp_path / "pid"), crash)
+    daemon = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(daemon) and time.monotonic() < deadline:
+        if psutil.Process(daemon).status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.05)
+    assert not psutil.pid_exists(daemon) or psutil.Process(daemon).status() == "zombie"
+
+
+OOM_TEXTS = {
+    "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total": 20 * 2**30,
+    "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000 bytes.":
+        8000,
+    "Unable to allocate 1.5 MiB for an array with shape (3,)": 3 * 2**19,
+    "std::bad_alloc, out of memory": None,
+}  # fmt: skip
+
+
+def run_out(text: str, send: Send) -> None:
+    import torch
+
+    raise torch.OutOfMemoryError(text)
+
+
+@pytest.mark.parametrize("text", OOM_TEXTS)
+def test_out_of_memory_tells_the_bytes_asked_for(text: str) -> None:
+    verdict = call(run_out, text)
+    assert (verdict.status, verdict.asked_bytes) == ("oom", OOM_TEXTS[text])
+
+
+def test_a_real_allocation_that_fails_tells_what_was_asked() -> None:
+    verdict = call(want_terabytes)
+    assert (verdict.status, verdict.asked_bytes) == ("oom", 2**50)
+
+
+def want_terabytes(send: Send) -> None:
+    import torch
+
+    torch.empty(2**50, dtype=torch.uint8)
+
+
+def answer_in_part(send: Send) -> None:
+    """Begin an answer, leave it open in a fork too, and hang."""
+    answers = inspect.getclosurevars(send).nonlocals["answers"]
+    os.write(answers.fileno(), b"\x00\x00\x10\x00[")
+    os.fork()
+    time.sleep(600)
+
+
+def write_everywhere(send: Send) -> None:
+    for descriptor in range(3, 64):
+        with contextlib.suppress(OSError):
+            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                os.write(descriptor, b"\n")
+
+
+def answer_much(send: Send) -> dict[str, Any]:
+    return {"bits": os.urandom(5_000_000), "text": "line\nline"}
+
+
+def test_half_an_answer_does_not_hold_up_the_clock() -> None:
+    verdict = call(answer_in_part, timeout_s=2.0)
+    assert verdict.status == "timeout"
+
+
+def test_a_child_that_brings_the_fork_server_down_does_not_harm_the_next() -> None:
+    call(write_everywhere)
+    assert call(answer).status == "ok"
+
+
+def test_a_large_answer_comes_whole() -> None:
+    value = call(answer_much).value
+    assert len(value["bits"]) == 5_000_000
+    assert value["text"] == "line\nline"

@@ -9,21 +9,26 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Lowest first. A module may import what stands in a lower line, and nothing beside it.
 LAYERS = (
-    {"config", "paths", "__init__"},
-    {"method", "task", "methods", "suites", "app"},
+    {"config", "paths", "locks", "descent", "__init__"},
+    {"method", "task", "methods", "suites", "app", "places"},
     {"blocks", "blockwise", "sampling", "suite", "corpus"},
     {"attention", "block_sparse", "distance_bias"},
     {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"},
-    {"train", "ranking", "probe", "counting", "noise", "peaks"},
+    {"train", "ranking", "probe", "journal", "memory", "counting", "noise", "peaks"},
     {"streaming", "visibility", "cost", "cards", "plans", "machine"},
     {"cells"},
-    {"conformance", "runner", "preload", "profiling", "tables"},
-    {"terminal"},
+    {"conformance", "errands", "tables"},
+    {"pool", "preload", "profiling"},
+    {"runner", "merging"},
+    {"terminal", "status"},
+    {"running"},
     {"cli"},
     {"__main__"},
 )
-NO_TORCH = {"config", "paths", "task", "corpus", "suite", "registry", "estimate", "store"} | {
-    "isolation", "machine", "profiling", "ranking", "runner", "tables", "terminal", "cli",
+NO_TORCH = {
+    "config", "paths", "locks", "descent", "places", "task", "corpus", "suite", "registry",
+    "estimate", "store", "isolation", "memory", "machine", "profiling", "journal", "errands",
+    "pool", "runner", "running", "status", "merging", "ranking", "tables", "terminal", "cli",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"},

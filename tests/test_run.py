@@ -121,38 +121,70 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path: Path) -> None:
     assert "Traceback" not in out + err
 
 
+LEAK = "while True: self.held = (torch.ones(2**22), getattr(self, 'held', None))"
+FORK = "if os.fork() == 0: os.setsid(); time.sleep(600)"
+SHOUT = "print('x' * 3_000_000); os.write(2, b'y' * 1_000_000)"
+CHANGE = "torch.set_default_dtype(torch.float64); torch.set_num_threads(7); torch.manual_seed(7)"
+MIX = "return self.mix(x), None"
 BAD_METHODS = {
-    "raises": ("raise RuntimeError('no luck')", "error"),
-    "wrong-shape": ("return x[:, :-1], None", "invalid"),
-    "not-a-pair": ("return x", "invalid"),
-    "nan": ("return self.mix(x) * float('nan'), None", "invalid"),
-    "aborts": ("os.abort()", "crashed"),
-    "leaves": ("os._exit(0)", "crashed"),
-    "hangs": ("time.sleep(600)", "timeout"),
+    "raises": ("raise RuntimeError('no luck')", "error", None),
+    "wrong-shape": ("return x[:, :-1], None", "invalid", None),
+    "not-a-pair": ("return x", "invalid", None),
+    "words": ("return 'garbage', 'words'", "invalid", None),
+    "nan": ("return self.mix(x) * float('nan'), None", "invalid", None),
+    "aborts": ("os.abort()", "crashed", "SIGABRT"),
+    "leaves": ("os._exit(0)", "crashed", None),
+    "hangs": ("time.sleep(600)", "timeout", "SIGKILL"),
+    "leaks": (LEAK, "oom", "SIGKILL"),
+    "forks": (f"{FORK}\n{MIX}", "ok", None),
+    "shouts": (f"{SHOUT}\n{MIX}", "ok", None),
+    "changes": (f"{CHANGE}\n{MIX}", None, None),
 }
+"""What `forward` does, the status it must get (any, if none is named), and the exit signal."""
 
 
-def test_bad_methods_become_rows_and_the_others_still_run(
+def test_bad_methods_become_rows_and_the_others_are_not_touched(
     lcbench: Callable, write_method: Callable, own_folder: Path, tmp_path: Path
 ) -> None:
-    for name, (body, _) in BAD_METHODS.items():
+    for name, (body, _, _) in BAD_METHODS.items():
         write_method(name, body)
     (own_folder / "methods" / "unreadable.py").write_text("def broken(:\n", encoding="utf-8")
     names = ",".join([*BAD_METHODS, "unreadable", "vanilla"])
-    done = lcbench(*SMOKE, "--method", names, "--task", "mqar", "--timeout", "8",
-                   "--results", "out", LCBENCH_PATH=str(own_folder))  # fmt: skip
+    arguments = [*SMOKE, "--task", "mqar", "--timeout", "20", "--memory-limit", "2", "--method"]
+    done = lcbench(*arguments, names, "--results", "out", LCBENCH_PATH=str(own_folder))
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+    assert "xxx" not in done.stdout + done.stderr
     assert "unreadable cannot be loaded" in done.stdout
     frame = rows_in(tmp_path / "out")
-    statuses = frame.groupby("method")["status"].agg(lambda s: s.iloc[0])
-    expected = {name: status for name, (_, status) in BAD_METHODS.items()}
-    assert statuses.to_dict() == expected | {"unreadable": "error", "vanilla": "ok"}
-    assert frame.loc[frame["method"] == "vanilla", "score"].notna().all()
-    reasons = frame.groupby("method")["error"].first()
+    assert not frame.duplicated(["method", "context"]).any()
+    assert frame.groupby("method")["context"].agg(list).map(list).tolist() == [[32, 64]] * 14
+    first = frame.drop_duplicates("method").set_index("method")
+    for name, (_, status, signal_name) in BAD_METHODS.items():
+        row = first.loc[name]
+        assert status in (None, row["status"]), f"{name} is {row['status']}: {row['error']}"
+        assert (row["exit_signal"] if pd.notna(row["exit_signal"]) else None) == signal_name
+        if row["status"] != "ok":
+            assert row["error"], name
+            assert row["stage"] in store.STAGES, name
+    assert (first.loc["unreadable", "status"], first.loc["unreadable", "stage"]) == (
+        "error",
+        "load",
+    )
+    reasons = first["error"]
     assert "no luck" in reasons["raises"]
     assert "SyntaxError" in reasons["unreadable"]
     assert "[2, 9, 16]" in reasons["wrong-shape"]
+    assert "a cell may hold 2.0 GiB" in reasons["leaks"]
+
+    alone = lcbench(*arguments, "vanilla", "--results", "alone")
+    assert alone.returncode == 0, alone.stderr
+    columns = ["cell_id", "context", "status", "score", "loss_nats", "correct_bits", "num_params"]
+    with_bad, without = (
+        rows[rows["method"] == "vanilla"][columns].reset_index(drop=True)
+        for rows in (frame, rows_in(tmp_path / "alone"))
+    )
+    pd.testing.assert_frame_equal(with_bad, without)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +209,11 @@ def test_bad_methods_become_rows_and_the_others_still_run(
         (["check", "vanila"], "did you mean 'vanilla'"),
         (["leaderboard", "--suite", "none-such"], "no results of suite"),
         (["leaderboard", "--columns", "train_rofline"], "did you mean 'train_roofline'"),
+        (["run", "--method", "all", "--shard", "3"], "--shard takes K/N, such as 3/8, got '3'"),
+        (["run", "--method", "all", "--shard", "9/8"], "counts from 1/8 to 8/8"),
+        (["run", "--method", "all", "--results", "gopher://x/y"], "cannot be opened"),
+        (["leaderboard", "--results", "nowhere"], "'nowhere' does not exist"),
+        (["merge", "nowhere", "--results", "out"], "'nowhere' does not exist"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -203,6 +240,22 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(lcbench: Callable, tmp_pat
     assert "sliding-window · prefill at 131,072" in done.stdout
     assert "about" in done.stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_results_go_to_a_url_and_come_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lcbench.journal.local_results", lambda: tmp_path)
+    url = f"mock:///{tmp_path.name}"
+    arguments = [*SMOKE, "--method", "vanilla", "--task", "mqar", "--results", url]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    assert f"Results: {url}/smoke/" in done.output
+    again = CliRunner().invoke(main, arguments)
+    assert "Nothing to measure; 1 were there before" in again.output
+    board = CliRunner().invoke(main, ["leaderboard", "--results", url])
+    assert "vanilla" in board.output
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_a_corrupt_file_among_results_is_named_and_the_rest_shown(

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lcbench import store
-from lcbench.store import SCHEMA, Row, finished_cells, latest, read_rows, read_table, seal
+from lcbench.store import SCHEMA, Row, latest, read_rows, read_table, seal
 from lcbench.store import write_rows as write
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -116,7 +116,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write(target, [row(context=1024)])
     assert list(tmp_path.iterdir()) == [target]
@@ -149,6 +149,51 @@ def test_sealing_again_mends_a_damaged_file(tmp_path: Path):
     assert path.read_bytes() == whole
 
 
+def test_the_digest_is_of_what_the_rows_say_not_of_how_they_are_written(tmp_path: Path):
+    rows = [row(cell_id="a", timings_ns=[3, 1], correct_bits=b"\x01"), row(cell_id="b", score=0.5)]
+    table = store.to_table(rows)
+    pq.write_table(table, tmp_path / "other.parquet", compression="gzip", version="1.0")
+    again = read_table([tmp_path / "other.parquet"]).table
+    assert store.content_digest(again) == store.content_digest(table)
+    swapped = store.to_table(rows[::-1])
+    assert store.content_digest(swapped) == store.content_digest(table)
+    changed = store.to_table([rows[0], {**rows[1], "score": 0.25}])
+    assert store.content_digest(changed) != store.content_digest(table)
+
+
+def test_an_older_file_reads_as_null_where_it_lacks_a_column(tmp_path: Path):
+    table = store.to_table([row(score=0.5, peak_bytes=7)])
+    pq.write_table(table.drop_columns(["peak_bytes", "asked_bytes"]), tmp_path / "old.parquet")
+    write(tmp_path / "new.parquet", [row(cell_id="other", peak_bytes=8)])
+    frame, problems = read_rows([tmp_path])
+    assert problems == []
+    assert list(frame.columns) == SCHEMA.names
+    old = frame.set_index("cell_id").loc["cell"]
+    assert (old["score"], old["method"]) == (0.5, "vanilla")
+    assert pd.isna(old["peak_bytes"])
+    assert read_rows([tmp_path / "old.parquet"], ["peak_bytes"]).frame["peak_bytes"].isna().all()
+
+
+def test_a_file_sealed_while_its_folder_is_read_is_found_where_it_went(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write(tmp_path / "cells" / "a.parquet", [row()])
+    real = store._parquet_files
+    seen: list[int] = []
+
+    def stale(paths):
+        files = list(real(paths))
+        if not seen:
+            seal([row()], tmp_path, dt.date(2026, 1, 1))
+            (tmp_path / "cells" / "a.parquet").unlink()
+        seen.append(1)
+        return files
+
+    monkeypatch.setattr(store, "_parquet_files", stale)
+    frame, problems = read_rows([tmp_path])
+    assert (len(frame), problems) == (1, [])
+
+
 def test_a_partial_table_is_not_sealed(tmp_path: Path):
     write(tmp_path / "a.parquet", [row()])
     table = read_table([tmp_path], ["suite"]).table
@@ -165,7 +210,11 @@ def other_version(path: Path) -> None:
 
 
 def lost_column(path: Path) -> None:
-    pq.write_table(store.to_table([row()]).drop_columns(["score"]), path)
+    pq.write_table(store.to_table([row()]).drop_columns(["method"]), path)
+
+
+def added_column(path: Path) -> None:
+    pq.write_table(store.to_table([row()]).append_column("new", pa.array([1.0])), path)
 
 
 def other_type(path: Path) -> None:
@@ -202,8 +251,9 @@ def repeated_column(path: Path) -> None:
     [
         (other_columns, "no schema_version"),
         (other_version, r"schema_version \[7\]; this lcbench reads 1"),
-        (lost_column, "columns differ from the schema's: score"),
-        (other_type, "columns differ from the schema's: score"),
+        (lost_column, "lacks columns every row must have: method"),
+        (added_column, "columns this lcbench does not know: new; update lcbench"),
+        (other_type, "columns differ from the schema's in type: score"),
         (null_method, "'method' has nulls"),
         (repeated_column, "names repeat"),
         (truncated, "."),
@@ -277,20 +327,6 @@ def test_latest_keeps_the_newest_of_each_cell_and_the_order():
     )
     assert latest(frame)["n"].tolist() == [0, 2]
     assert latest(frame.iloc[:0]).empty
-
-
-def test_finished_cells_tell_the_newest_status_of_each(tmp_path: Path):
-    later = START + dt.timedelta(hours=1)
-    write(tmp_path / "quick" / "cells" / "a.parquet", [row(cell_id="a", started_at=later)])
-    write(
-        tmp_path / "quick" / "cells" / "b.parquet",
-        [row(cell_id="b"), row(cell_id="b", context=1024, status="oom")],
-    )
-    failed_before = [row(cell_id="a", run_id="before", status="timeout")]
-    seal(failed_before, tmp_path / "quick", dt.date(2026, 1, 1))
-    (tmp_path / "quick" / "cells" / "c.parquet").write_bytes(b"half")
-    assert finished_cells(tmp_path) == {"a": "ok", "b": "oom"}
-    assert finished_cells(tmp_path / "absent") == {}
 
 
 def test_files_hold_nothing_but_columns(tmp_path: Path):

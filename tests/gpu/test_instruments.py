@@ -11,14 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lcbench import measure, noise, registry
+from lcbench import errands, measure, noise, registry
 from lcbench import train as training
 from lcbench.counting import count_work
 from lcbench.isolation import Send, Verdict, call
 from lcbench.measure import Workload, measure_memory, time_alternating
 from lcbench.model import Backbone
 from lcbench.registry import load_suite
-from lcbench.runner import _work
 from lcbench.suite import Cell, MethodCard, ModelPlan, Selection, TaskCard, TaskPlan, plan_cells
 
 pytestmark = [
@@ -220,7 +219,9 @@ def cells_of(method: str, *, deterministic: bool) -> list[Cell]:
 
 
 def measured(cell: Cell) -> Verdict:
-    return call(_work, cell.identity() | {"timeout_s": cell.timeout_s, "threads": cell.threads})
+    return call(
+        errands.measure, cell.identity() | {"timeout_s": cell.timeout_s, "threads": cell.threads}
+    )
 
 
 @pytest.mark.parametrize("method", registry.method_names())
