@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lcbench import registry
+from lcbench import parts, registry
 from lcbench.config import UsageError, split_assignments
 from lcbench.environment import usable_cores
-from lcbench.measure import Timing, Workload, measure_memory, time_alternating
+from lcbench.measure import Memory, Timing, Workload, measure_memory, time_alternating
 from lcbench.method import Method, MethodSpec, ModelShape, State, state_bytes, state_tensors
 from lcbench.model import Backbone
+from lcbench.parts import Resolved
 from lcbench.suite import (
     ANCHOR,
     Cell,
@@ -30,6 +31,9 @@ from lcbench.train import DivergedError, Evaluation, Report, evaluate, train
 
 Measurement = dict[str, Any]
 """The columns of one row that the measuring process knows."""
+
+_Pass = tuple[Tensor, tuple[State, ...]]
+"""Output and states of a pass over several layers."""
 
 NOISY_IQR_SHARE = 0.2
 
@@ -69,9 +73,12 @@ def describe_method(name: str, overrides: str) -> MethodCard:
         return MethodCard(name, "{}", source_hash, first_line(error))
     try:
         config = default.override(split_assignments(overrides))
+        resolved = parts.resolve(spec, config)
     except UsageError as error:
         raise UsageError(f"method {name!r}: {error}") from None
-    return MethodCard(name, config.canonical(), source_hash)
+    except Exception as error:  # noqa: BLE001 -- so may the file of a part
+        return MethodCard(name, "{}", source_hash, first_line(error))
+    return MethodCard(name, config.canonical(), parts.method_hash(name, resolved.parts))
 
 
 def run_cell(cell: Cell, watcher: Watcher) -> list[Measurement]:
@@ -85,12 +92,18 @@ def run_cell(cell: Cell, watcher: Watcher) -> list[Measurement]:
     device = torch.device(cell.device_kind)
     torch.set_num_threads(cell.threads or usable_cores())
     watcher.stage("load")
-    spec = registry.load_method(cell.method)
-    if not spec.causal:
+    method = load_method(cell)
+    if not method.spec.causal:
         raise UnsupportedError("the suite's tasks are causal and the method is not")
     if cell.kind == "quality":
-        return _Quality(cell, spec, device, watcher).run()
-    return _run_cost(cell, device, watcher)
+        return _Quality(cell, method, device, watcher).run()
+    return _run_cost(cell, method, device, watcher)
+
+
+def load_method(cell: Cell) -> Resolved:
+    """The method of a cell at the cell's configuration."""
+    spec = registry.load_method(cell.method)
+    return parts.resolve(spec, config_of(spec, cell.config))
 
 
 def check_sources(cell: Cell) -> None:
@@ -100,7 +113,7 @@ def check_sources(cell: Cell) -> None:
         RuntimeError: The method's or the task's file was edited since.
     """
     edited: list[str] = []
-    if registry.source_hash("method", cell.method) != cell.method_hash:
+    if _method_hash(cell) != cell.method_hash:
         edited.append(f"method {cell.method!r}")
     if cell.task and registry.source_hash("task", cell.task) != cell.task_hash:
         edited.append(f"task {cell.task!r}")
@@ -108,6 +121,17 @@ def check_sources(cell: Cell) -> None:
         raise RuntimeError(
             f"{' and '.join(edited)} was edited since the run was planned; run again"
         )
+
+
+def _method_hash(cell: Cell) -> str | None:
+    """The hash of a cell's method as it is now; None where its parts can no longer be told."""
+    own = parts.method_hash(cell.method)
+    if own == cell.method_hash:
+        return own
+    try:
+        return parts.method_hash(cell.method, load_method(cell).parts)
+    except Exception:  # noqa: BLE001 -- an edited file may raise anything
+        return None
 
 
 def first_line(error: BaseException) -> str:
@@ -125,9 +149,9 @@ class _Quality:
     """The work of one quality cell: train at each learning rate, keep the best, score it."""
 
     def __init__(
-        self, cell: Cell, spec: MethodSpec, device: torch.device, watcher: Watcher
+        self, cell: Cell, method: Resolved, device: torch.device, watcher: Watcher
     ) -> None:
-        self.cell, self.spec, self.device, self.watcher = cell, spec, device, watcher
+        self.cell, self.method, self.device, self.watcher = cell, method, device, watcher
         self.model_plan, self.plan = read_quality_recipe(cell)
         self.task_spec = registry.load_task(self.plan.task)
         self.task_config = config_of(self.task_spec, cell.task_config or "{}")
@@ -152,6 +176,7 @@ class _Quality:
             "num_params": sum(p.numel() for p in model.parameters()),
             "metric": self.task_spec.metric,
             "ceiling": self.task_spec.ceiling,
+            "warning": self.method.cut_by(self.cell.num_layers),
         }
         return [
             shared
@@ -188,15 +213,15 @@ class _Quality:
         """A model trained at one learning rate."""
         self.watcher.stage("build")
         task = self.task("train")
-        config = config_of(self.spec, self.cell.config)
         model = Backbone(
             self.model_plan,
             task.vocab_size,
-            lambda shape: self.spec.build(shape, config),
+            self.method.build,
             train_context=self.plan.train_context,
             seed=self.cell.seed,
         ).to(self.device)
-        check_output(model.first_method, self.model_plan.d_model, self.device)
+        for method in model.methods[: self.method.layers_in(self.cell.num_layers)]:
+            check_output(method, self.model_plan.d_model, self.device)
         self.watcher.stage("train")
         # What a method draws while it trains (dropout, random features) belongs to the seed too.
         torch.manual_seed(self.cell.seed)
@@ -221,40 +246,63 @@ class _Quality:
             context=context,
             num_examples=self.plan.test_examples(context),
             dtype=self.dtype,
-            chunked=self.spec.streams and self.spec.segment_exact,
+            chunked=self.method.spec.streams and self.method.spec.segment_exact,
         )
 
 
-class _Layer:
-    """One layer of a method, ready to be timed and weighed at one context."""
+class _Layers:
+    """Layers of a method on top of one another, ready to be timed and weighed at one context.
 
-    def __init__(self, name: str, config: str | None, cell: Cell, device: torch.device) -> None:
+    One layer where all are alike; for a method made of parts, as many as show each part in its
+    share of the model. What is measured of them is divided by their number.
+    """
+
+    def __init__(self, method: Resolved, cell: Cell, device: torch.device, number: int) -> None:
         plan = read_cost_recipe(cell)
-        self.spec = registry.load_method(name)
         self.batch, self.d_model, self.context = plan.batch, plan.d_model, plan.contexts[0]
         self.device, self.dtype = device, getattr(torch, cell.dtype)
-        shape = ModelShape(
-            d_model=plan.d_model, num_heads=plan.num_heads, train_context=self.context
-        )
+        self.methods: list[Method] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(cell.seed)
-            method = self.spec.build(shape, config_of(self.spec, config or "{}"))
-        self.method = method.to(device, self.dtype)
+            for layer in range(number):
+                shape = ModelShape(
+                    d_model=plan.d_model,
+                    num_heads=plan.num_heads,
+                    layer=layer,
+                    num_layers=cell.num_layers,
+                    train_context=self.context,
+                )
+                self.methods.append(method.build(shape).to(device, self.dtype))
         self.state_bytes: int | None = None
+
+    @property
+    def num_params(self) -> int:
+        """Parameters a layer."""
+        count = sum(p.numel() for method in self.methods for p in method.parameters())
+        return round(count / len(self.methods))
 
     def tokens(self, count: int) -> Tensor:
         """Fresh random inputs `[B, count, D]`."""
         return torch.randn(self.batch, count, self.d_model, device=self.device, dtype=self.dtype)
 
+    def forward(self, x: Tensor, states: tuple[State, ...] | None = None) -> _Pass:
+        """Read the next T tokens: `[B, T, D]` to `[B, T, D]`, and each layer's state."""
+        after: list[State] = []
+        for index, method in enumerate(self.methods):
+            x, state = method(x, states[index] if states else None)
+            after.append(state)
+        return x, tuple(after)
+
     def workload(self, kind: Kind) -> Workload:
         """What one call of this kind does."""
-        self.method.train(kind == "train_step")
+        for method in self.methods:
+            method.train(kind == "train_step")
         if kind == "train_step":
             return Workload(self._train_inputs, self._train_step)
         if kind == "prefill":
             return Workload(lambda: self.tokens(self.context), self._prefill)
-        state = self.prefilled_state()
-        self.state_bytes = state_bytes(state)
+        state = self._prefill(self.tokens(self.context))[1]
+        self.state_bytes = round(state_bytes(state) / len(self.methods))
         # The first step may make room in a cache for many; what is measured is the step after it.
         _, state = self.decode_step(self.tokens(1), state)
 
@@ -266,59 +314,61 @@ class _Layer:
         return Workload(lambda: self.tokens(1), decode)
 
     @torch.no_grad()
-    def prefilled_state(self) -> State:
-        """The state after `context` tokens."""
-        return self.method(self.tokens(self.context))[1]
-
-    @torch.no_grad()
-    def decode_step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+    def decode_step(self, token: Tensor, states: tuple[State, ...]) -> _Pass:
         """Read one more token `[B, 1, D]`."""
-        return self.method(token, state)
+        return self.forward(token, states)
 
     @torch.no_grad()
-    def _prefill(self, x: Tensor) -> tuple[Tensor, State]:
-        return self.method(x)
+    def _prefill(self, x: Tensor) -> _Pass:
+        return self.forward(x)
 
     def _train_inputs(self) -> tuple[Tensor, Tensor]:
-        self.method.zero_grad(set_to_none=True)
+        for method in self.methods:
+            method.zero_grad(set_to_none=True)
         return self.tokens(self.context).requires_grad_(), self.tokens(self.context)
 
     def _train_step(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
         x, gradient = inputs
-        out, _ = self.method(x)
-        penalty = self.method.penalty()
-        if penalty is not None:
-            penalty.backward(retain_graph=True)
+        out, _ = self.forward(x)
+        for method in self.methods:
+            if (penalty := method.penalty()) is not None:
+                penalty.backward(retain_graph=True)
         out.backward(gradient)
         return out
 
 
-def _run_cost(cell: Cell, device: torch.device, watcher: Watcher) -> list[Measurement]:
+def _run_cost(
+    cell: Cell, method: Resolved, device: torch.device, watcher: Watcher
+) -> list[Measurement]:
     plan = read_cost_recipe(cell)
     watcher.stage("build")
-    layer = _Layer(cell.method, cell.config, cell, device)
-    if cell.kind == "decode" and not layer.spec.streams:
+    number = method.layers_in(cell.num_layers)
+    layers = _Layers(method, cell, device, number)
+    if cell.kind == "decode" and not method.spec.streams:
         raise UnsupportedError("the method keeps no state, so it cannot decode token by token")
-    check_output(layer.method, plan.d_model, device)
+    for built in layers.methods:
+        check_output(built, plan.d_model, device)
     watcher.stage("measure")
-    workload = layer.workload(cell.kind)
-    is_anchor = cell.method == ANCHOR and cell.config == layer.spec.config().canonical()
-    anchor, warning = (None, None) if is_anchor else _anchor(cell, device)
+    workload = layers.workload(cell.kind)
+    is_anchor = cell.method == ANCHOR and cell.config == method.spec.config().canonical()
+    anchor, warning = (None, None) if is_anchor else _anchor(cell, device, number)
     beside = anchor.workload(cell.kind) if anchor else None
     timing, anchor_timing = time_alternating(workload, beside, device, seconds=plan.seconds)
     if is_anchor:
         anchor_timing = timing
     watcher.stage("weigh")
     # A fresh workload: a decode that was timed has moved on by as many steps as there was time for.
-    memory = measure_memory(layer.workload(cell.kind), device)
+    memory = measure_memory(layers.workload(cell.kind), device)
     anchor_memory = memory if is_anchor else None
     if anchor:
         anchor_memory = measure_memory(anchor.workload(cell.kind), device)
-    tokens = plan.batch * (1 if cell.kind == "decode" else layer.context)
+    tokens = plan.batch * (1 if cell.kind == "decode" else layers.context)
+    timing, anchor_timing = timing.over(number), anchor_timing and anchor_timing.over(number)
+    warnings = [warning, _noise(timing), method.cut_by(cell.num_layers)]
     return [
         {
             "status": "ok",
-            "context": layer.context,
+            "context": layers.context,
             "batch": plan.batch,
             "tokens_per_s": tokens / timing.median_ms * 1e3,
             "step_ms": timing.median_ms,
@@ -327,25 +377,32 @@ def _run_cost(cell: Cell, device: torch.device, watcher: Watcher) -> list[Measur
             "vs_vanilla": anchor_timing.median_ms / timing.median_ms if anchor_timing else None,
             "vanilla_step_ms": anchor_timing.median_ms if anchor_timing else None,
             "vanilla_step_ms_iqr": anchor_timing.iqr_ms if anchor_timing else None,
-            "vanilla_peak_bytes": anchor_memory.peak_bytes if anchor_memory else None,
-            "warning": warning or _noise(timing),
-            "peak_bytes": memory.peak_bytes,
+            "vanilla_peak_bytes": _share(anchor_memory, number),
+            "warning": "; ".join(filter(None, warnings)) or None,
+            "peak_bytes": _share(memory, number),
             "memory_source": memory.source,
-            "state_bytes": layer.state_bytes,
-            "num_params": sum(p.numel() for p in layer.method.parameters()),
+            "state_bytes": layers.state_bytes,
+            "num_params": layers.num_params,
         }
     ]
 
 
-def _anchor(cell: Cell, device: torch.device) -> tuple[_Layer | None, str | None]:
-    """The anchor's layer, or why it cannot stand beside: its failure is not the method's."""
+def _share(memory: Memory | None, number: int) -> int | None:
+    """Peak bytes over the layers they were measured of."""
+    if memory is None or memory.peak_bytes is None:
+        return None
+    return round(memory.peak_bytes / number)
+
+
+def _anchor(cell: Cell, device: torch.device, number: int) -> tuple[_Layers | None, str | None]:
+    """As many of the anchor's layers, or why they cannot stand beside: it is not the method's."""
     try:
-        layer = _Layer(ANCHOR, None, cell, device)
-        trial = layer.workload(cell.kind)
+        layers = _Layers(parts.load(ANCHOR), cell, device, number)
+        trial = layers.workload(cell.kind)
         trial.call(trial.prepare())
     except (MemoryError, RuntimeError) as error:
         return None, f"no ratio: {ANCHOR} failed here with {first_line(error)}"
-    return layer, None
+    return layers, None
 
 
 def check_output(method: Method, d_model: int, device: torch.device) -> None:

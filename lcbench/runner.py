@@ -24,7 +24,7 @@ from lcbench.task import stream
 
 HARNESS_FILES = (
     "config", "method", "blocks", "attention", "model", "task", "corpus", "sampling", "suite",
-    "train", "measure", "environment", "isolation", "cells",
+    "train", "measure", "environment", "isolation", "parts", "cells",
 )  # fmt: skip
 """Modules of this package that can change a number; their hash is part of every cell's id."""
 WAIT_S = 0.2

@@ -13,7 +13,7 @@ LAYERS = (
     {"method", "task", "methods", "suites", "app"},
     {"blocks", "attention", "sampling", "suite", "corpus"},
     {"registry", "model", "measure", "environment", "estimate", "store", "isolation"},
-    {"train", "ranking", "probe"},
+    {"train", "ranking", "probe", "parts"},
     {"streaming", "visibility", "cells", "cards", "plans"},
     {"conformance", "runner", "preload", "tables"},
     {"terminal"},
