@@ -427,15 +427,19 @@ def leaderboard(suite: str | None, results: tuple[Path, ...], form: str) -> None
     tables.show_leaderboard_as(form, frame, read.problems)
 
 
-@main.command(epilog=examples("check sliding-window", "check sliding-window:window=7 --cost"))
+@main.command(epilog=examples("check sliding-window", "check sliding-window:window=7 --no-cost"))
 @click.argument("name")
 @click.option(
-    "--cost",
-    is_flag=True,
-    help="Also measure how time grows, which takes longer and can only warn.",
+    "--cost/--no-cost",
+    default=True,
+    help="Also measure how time grows, which takes seconds and can only warn. Default: yes.",
 )
 def check(name: str, cost: bool) -> None:
     """Hold a method, NAME or NAME:FIELD=VALUE, to the contract; write nothing."""
+    import os
+
+    # Read when torch is loaded: its profiler, which weighs memory, would chatter on stderr.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     from lcbench import registry, terminal
     from lcbench.conformance import check_method
 

@@ -28,6 +28,12 @@ TOLERANCE = 1e-7
 """What two ways to the same float64 output may differ by, as a part of its scale."""
 
 
+class Kept(NamedTuple):
+    """A law that holds, and what was seen that is worth telling."""
+
+    detail: str
+
+
 @dataclass(frozen=True)
 class Probe:
     """One method at one configuration; equal probes build equal modules and draw equal inputs."""
@@ -35,6 +41,9 @@ class Probe:
     spec: MethodSpec
     config: MethodConfig
     seed: int = 0
+    layer: int = 0
+    num_layers: int = 1
+    """Where in a model it stands."""
 
     @property
     def reach(self) -> int | None:
@@ -52,7 +61,13 @@ class Probe:
     ) -> ModelShape:
         """A small place in a model, causal where the method can be."""
         causal = self.spec.causal if causal is None else causal
-        return ModelShape(d_model=d_model, num_heads=num_heads, causal=causal)
+        return ModelShape(
+            d_model=d_model,
+            num_heads=num_heads,
+            layer=self.layer,
+            num_layers=self.num_layers,
+            causal=causal,
+        )
 
     def build(
         self,

@@ -14,7 +14,7 @@ LAYERS = (
     {"blocks", "attention", "sampling", "suite", "corpus"},
     {"registry", "model", "measure", "environment", "estimate", "store", "isolation"},
     {"train", "ranking", "probe", "parts"},
-    {"streaming", "visibility", "cells", "cards", "plans"},
+    {"streaming", "visibility", "gradients", "growth", "surroundings", "cells", "cards", "plans"},
     {"conformance", "runner", "preload", "tables"},
     {"terminal"},
     {"cli"},
