@@ -341,16 +341,31 @@ def _listing(kind: Any, columns: Sequence[str]) -> None:
     click.echo(f"\nlcbench {kind}s NAME tells more of one.")
 
 
-@main.command(epilog=examples("methods", "methods recurrence"))
-@click.argument("name", required=False)
-def methods(name: str | None) -> None:
-    """List the methods, or tell of one: its paper, claims, config fields and defaults."""
-    if name is None:
-        _listing("method", ["family"])
-        return
-    from lcbench import cards
+@main.command(epilog=examples("methods", "methods recurrence", "methods sliding-window:window=3"))
+@click.argument("name", metavar="[NAME[:FIELD=VALUE]]", required=False)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "markdown", "json"]),
+    default="text",
+    help="How to print it; without a name, markdown and json tell of every method.",
+)
+def methods(name: str | None, form: str) -> None:
+    """List the methods by family, or tell of one: paper, claims, config, and who sees whom."""
+    from lcbench import families
 
-    click.echo(cards.method_card(name))
+    if name is None and form == "text":
+        click.echo(families.listing())
+        click.echo("lcbench methods NAME tells more of one.")
+        return
+    from lcbench import gallery
+
+    asked, _, overrides = (name or "").partition(":")
+    sheets = [gallery.read_sheet(asked, overrides)] if name else gallery.read_sheets()
+    if form == "text":
+        click.echo(gallery.as_text(sheets[0]))
+    else:
+        click.echo(gallery.as_json(sheets) if form == "json" else gallery.as_markdown(sheets))
 
 
 @main.command(epilog=examples("tasks", "tasks mqar"))

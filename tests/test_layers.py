@@ -13,15 +13,15 @@ LAYERS = (
     {"method", "task", "methods", "suites", "app"},
     {"blocks", "attention", "sampling", "suite", "corpus"},
     {"registry", "model", "measure", "environment", "estimate", "store", "isolation"},
-    {"train", "ranking", "probe", "parts"},
+    {"train", "ranking", "probe", "parts", "families"},
     {"streaming", "visibility", "gradients", "growth", "surroundings", "cells", "cards", "plans"},
-    {"conformance", "runner", "preload", "tables"},
-    {"terminal"},
+    {"conformance", "runner", "preload", "tables", "picture"},
+    {"terminal", "gallery"},
     {"cli"},
     {"__main__"},
 )
 NO_TORCH = {"config", "paths", "task", "corpus", "suite", "registry", "estimate", "store"} | {
-    "isolation", "ranking", "runner", "tables", "terminal", "cli",
+    "isolation", "ranking", "runner", "tables", "terminal", "cli", "families",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "attention"},
