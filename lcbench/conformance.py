@@ -294,10 +294,10 @@ def check_law(
 
 def _check(law: Law, asked: Probe) -> Finding:
     probe = asked.shrunk() if law.shrinks else asked
-    if not law.claimed(probe):
-        return Finding(law.name, "not claimed", "")
     try:
         with _undisturbed():
+            if not law.claimed(probe):
+                return Finding(law.name, "not claimed", "")
             broken = law.broken(probe)
     except Exception as error:  # noqa: BLE001 -- a method may raise anything
         first_line = str(error).partition("\n")[0]

@@ -15,13 +15,13 @@ from lcbench.probe import Kept, Probe
 TIMED = (4096, 16_384)
 """Tokens between which time's exponent is measured."""
 TIME_TOLERANCE = 0.35
-"""What it may differ by from the declared one."""
+"""What it may exceed the declared one by before it warns."""
 WEIGHED = (4096, 8192)
 """Tokens between which memory's exponent is measured: it is exact, so a factor of 2 will do."""
 MEMORY_TOLERANCE = 0.15
 """What it may exceed the declared one by."""
-MEMORY_SLACK = 0.5
-"""What it may fall below it: what does not grow weighs at short contexts."""
+SLACK = 0.6
+"""What either may fall below: what does not grow weighs the more the less the rest takes."""
 
 
 def memory(probe: Probe) -> str | Kept:
@@ -32,7 +32,7 @@ def memory(probe: Probe) -> str | Kept:
         first, last = (_peak_bytes(probe, context, trains=trains) for context in WEIGHED)
         exponent = math.log(last / first) / math.log(WEIGHED[1] / WEIGHED[0])
         exponents.append(exponent)
-        if not -MEMORY_SLACK <= exponent - declared <= MEMORY_TOLERANCE:
+        if not -SLACK <= exponent - declared <= MEMORY_TOLERANCE:
             return (
                 f"{'training' if trains else 'forward'}: {first} bytes at T={WEIGHED[0]} and "
                 f"{last} at T={WEIGHED[1]}, an exponent of {exponent:.2f}; declared is {declared:g}"
@@ -67,7 +67,7 @@ def time(probe: Probe) -> str | Kept:
     seen = (
         f"exponent {measured:.2f} from T={TIMED[0]} to {TIMED[1]} forward, declared is {declared:g}"
     )
-    return Kept(seen) if abs(measured - declared) <= TIME_TOLERANCE else seen
+    return Kept(seen) if -SLACK <= measured - declared <= TIME_TOLERANCE else seen
 
 
 def time_exponent(probe: Probe) -> float:

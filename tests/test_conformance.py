@@ -427,7 +427,9 @@ def test_time_is_measured_as_an_exponent() -> None:
     assert 0.7 < growth.time_exponent(Probe(spec, ToyConfig())) < 1.3
 
 
-@pytest.mark.parametrize(("measured", "outcome"), [(1.2, "pass"), (1.9, "warning")])
+@pytest.mark.parametrize(
+    ("measured", "outcome"), [(0.5, "pass"), (1.2, "pass"), (1.9, "warning"), (0.1, "warning")]
+)
 def test_a_time_that_grows_otherwise_only_warns(
     monkeypatch: pytest.MonkeyPatch, measured: float, outcome: str
 ) -> None:
