@@ -38,12 +38,12 @@ def blockwise(core: Core, blocks: Sequence[Block], *tensors: Tensor) -> Tensor:
         tensors: Inputs `[N, T, ...]`; the first, the queries, has the shape of the output.
     """
     if len(blocks) == 1:
-        return core(blocks[0], *_parts(blocks[0], tensors))
+        return core(blocks[0], *_parts(blocks[0].reads, tensors))
     return _Blockwise.apply(core, blocks, *tensors)  # pyright: ignore[reportReturnType]
 
 
-def _parts(block: Block, tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor[:, rows] for tensor, rows in zip(tensors, block.reads, strict=True)]
+def _parts(reads: Sequence[slice], tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor[:, rows] for tensor, rows in zip(tensors, reads, strict=True)]
 
 
 class _Blockwise(torch.autograd.Function):
@@ -56,7 +56,7 @@ class _Blockwise(torch.autograd.Function):
         out = torch.empty_like(tensors[0])
         with torch.autocast(out.device.type, enabled=False):
             for block in blocks:
-                out[:, block.rows] = core(block, *_parts(block, tensors))
+                out[:, block.rows] = core(block, *_parts(block.reads, tensors))
         return out
 
     @staticmethod
@@ -72,7 +72,7 @@ class _Blockwise(torch.autograd.Function):
         ]
         with torch.autocast(grad.device.type, enabled=False), torch.enable_grad():
             for block in ctx.blocks:
-                parts = [part.detach().requires_grad_() for part in _parts(block, tensors)]
+                parts = [part.detach().requires_grad_() for part in _parts(block.reads, tensors)]
                 out = ctx.core(block, *parts)
                 added = torch.autograd.grad(out, parts, grad[:, block.rows])
                 for total, rows, part in zip(totals, block.reads, added, strict=True):
@@ -90,6 +90,113 @@ def block_size(batch: int, keys: int) -> int:
     """
     fitting = (size for size in (128, 64) if batch * size * (size + keys) <= 3 * 2**17)
     return next(fitting, 32)
+
+
+Bias = Callable[..., Tensor]
+"""Takes a block and the rows it reads of each tensor beside the keys; gives what to add to its
+scores: `[rows, keys]` or `[N, rows, keys]`, minus infinity where nothing is seen."""
+
+
+def softmax_blocks(
+    q: Tensor,
+    sources: Sequence[tuple[Tensor, Tensor]],
+    blocks: Sequence[Block],
+    bias: Bias,
+    *tensors: Tensor,
+) -> Tensor:
+    """Softmax attention block by block, over keys from one or more sources at once.
+
+    As `blockwise`, for scores q . k / sqrt K plus a bias, with a backward pass written out: it
+    computes a block's scores once more, but not its output, and adds each product where it belongs.
+
+    Args:
+        q: `[N, T, K]`.
+        sources: Pairs of keys and values `[N, S, K]`.
+        blocks: Each reads one slice of each source, then one of each of `tensors`.
+        bias: Differentiable in its tensors; called in both passes.
+        tensors: `[..., rows, width]`: what the bias is made of.
+    """
+    kv = (part for pair in sources for part in pair)
+    return _SoftmaxBlocks.apply(  # pyright: ignore[reportReturnType]
+        blocks, bias, len(sources), q, *kv, *tensors
+    )
+
+
+class _SoftmaxBlocks(torch.autograd.Function):
+    """`softmax_blocks`; the keys and values of a source follow one another."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, blocks: Sequence[Block], bias: Bias, count: int, q: Tensor, *read: Tensor
+    ) -> Tensor:
+        ctx.blocks, ctx.bias, ctx.count = blocks, bias, count
+        ctx.save_for_backward(q, *read)
+        kv, tensors = read[: 2 * count], read[2 * count :]
+        scale, out = 1 / math.sqrt(q.size(-1)), torch.empty_like(q)
+        with torch.autocast(q.device.type, enabled=False):
+            for block in blocks:
+                added = bias(block, *_parts(block.reads[count:], tensors))
+                k, v = (_joined(block.reads[:count], part) for part in (kv[::2], kv[1::2]))
+                scores = torch.baddbmm(added, q[:, block.rows], k.mT, alpha=scale)
+                out[:, block.rows] = torch.softmax(scores, -1) @ v
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        q, *read = ctx.saved_tensors
+        kv, tensors = read[: 2 * ctx.count], read[2 * ctx.count :]
+        scale, grad_q = 1 / math.sqrt(q.size(-1)), torch.empty_like(q)
+        # A key is read by many blocks: bfloat16 sums over them would lose the small ones.
+        totals = [
+            torch.zeros_like(part, dtype=torch.promote_types(part.dtype, torch.float32))
+            for part in read
+        ]
+        of_k, of_v, of_bias = totals[: len(kv) : 2], totals[1 : len(kv) : 2], totals[len(kv) :]
+        with torch.autocast(grad.device.type, enabled=False):
+            for block in ctx.blocks:
+                reads, extra = block.reads[: ctx.count], block.reads[ctx.count :]
+                parts = [part.detach().requires_grad_() for part in _parts(extra, tensors)]
+                with torch.enable_grad():
+                    added = ctx.bias(block, *parts)
+                k, v = (_joined(reads, part) for part in (kv[::2], kv[1::2]))
+                grad_out = grad[:, block.rows]
+                weights = torch.baddbmm(added.detach(), q[:, block.rows], k.mT, alpha=scale)
+                weights = torch.softmax(weights, -1)
+                grad_scores = torch.ops.aten._softmax_backward_data(
+                    grad_out @ v.mT, weights, -1, weights.dtype
+                )
+                if parts:
+                    found = torch.autograd.grad(added, parts, grad_scores)
+                    for total, rows, part in zip(of_bias, extra, found, strict=True):
+                        total[:, rows] += part
+                grad_q[:, block.rows] = (grad_scores @ k).mul_(scale)
+                _add_rows(of_k, reads, grad_scores.mT, q[:, block.rows], scale)
+                _add_rows(of_v, reads, weights.mT, grad_out, 1.0)
+        totals = [total.to(part.dtype) for total, part in zip(totals, read, strict=True)]
+        return None, None, None, grad_q, *totals
+
+
+def _joined(reads: Sequence[slice], sources: Sequence[Tensor]) -> Tensor:
+    """The rows that a block reads of all sources, in a row: `[N, keys, K]`."""
+    parts = _parts(reads, sources)
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _add_rows(
+    totals: Sequence[Tensor], reads: Sequence[slice], left: Tensor, right: Tensor, scale: float
+) -> None:
+    """Add `scale * left @ right` `[N, keys, K]` to the rows of the sources that a block read."""
+    start = 0
+    for total, rows in zip(totals, reads, strict=True):
+        stop = start + rows.stop - rows.start
+        if total.dtype == left.dtype:
+            total[:, rows].baddbmm_(left[:, start:stop], right, alpha=scale)
+        else:
+            total[:, rows].add_(left[:, start:stop] @ right, alpha=scale)
+        start = stop
 
 
 def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -186,15 +293,18 @@ def _banded_in_blocks(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) ->
     ahead = torch.arange(size + left + right) - torch.arange(size)[:, None]
     band = additive((ahead >= 0) & (ahead <= left + right), q.dtype)
     blocks = [
-        Block(rows, (rows, keys, keys))
+        Block(rows, (keys,))
         for rows, keys in band_blocks(q.size(2), k.size(2), size, left=left, right=right)
     ]
 
-    def core(block: Block, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        first = block.reads[1].start - (offset + block.rows.start - left)
-        return masked_attention(q, k, v, band[: q.size(1), first : first + k.size(1)])
+    def mask(block: Block) -> Tensor:
+        rows, (keys,) = block
+        first = keys.start - (offset + rows.start - left)
+        return band[: rows.stop - rows.start, first : first + keys.stop - keys.start]
 
-    return blockwise(core, blocks, *(part.flatten(0, 1) for part in (q, k, v))).view_as(q)
+    merged = (part.flatten(0, 1) for part in (q, k, v))
+    q_rows, k_rows, v_rows = merged
+    return softmax_blocks(q_rows, [(k_rows, v_rows)], blocks, mask).view_as(q)
 
 
 def _banded_in_one_call(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lcbench.attention import Block, block_size, blockwise
+from lcbench.attention import Block, block_size, softmax_blocks
 from lcbench.blocks import (
     Heads,
     WindowCache,
@@ -79,14 +79,17 @@ class Recurrence(Method):
     ) -> Tensor:
         """Attention of q `[B, H, T, K]`, whose first token is at `position`."""
         batch, heads, tokens, width = q.shape
-        scale = 1 / math.sqrt(width)
-        content_q = (q + self.content_bias.to(q.dtype)) * scale
-        distance_q, distance_k = self._by_distance((q + self.distance_bias.to(q.dtype)) * scale)
+        content_q = q + self.content_bias.to(q.dtype)
+        distance_q = (q + self.distance_bias.to(q.dtype)) / math.sqrt(width)
+        distance_q, distance_k = self._by_distance(distance_q)
         blocks = self._blocks(position, tokens, k.size(2) - tokens, batch * heads)
         # Heads first, so that the sequences of a head share its one product with the distances.
         parts = (content_q, k, v, old_k, old_v, distance_q)
-        merged = (part.transpose(0, 1).flatten(0, 1) for part in parts)  # [H B, T, K]
-        y = blockwise(_read_block, blocks, *merged, distance_k)
+        content_q, k, v, old_k, old_v, distance_q = (
+            part.transpose(0, 1).flatten(0, 1) for part in parts
+        )  # [H B, T, K]
+        sources = [(old_k, old_v), (k, v)]
+        y = softmax_blocks(content_q, sources, blocks, _bias, distance_q, distance_k)
         return y.unflatten(0, (heads, batch)).transpose(0, 1)
 
     def _by_distance(self, q: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,32 +115,20 @@ class Recurrence(Method):
             rows = slice(start - position, stop - position)
             old, new = slice(first - base, segment - base), slice(segment - base, stop - base)
             distances = slice(longest - (stop - first), longest)
-            blocks.append(Block(rows, (rows, new, new, old, old, rows, distances)))
+            blocks.append(Block(rows, (old, new, rows, distances)))
             start = stop
         return blocks
 
 
-def _read_block(
-    block: Block,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    old_k: Tensor,
-    old_v: Tensor,
-    distance_q: Tensor,
-    distance_k: Tensor,
-) -> Tensor:
-    """Attention of one block's q `[N, T, K]` over memory and segment; distances run to 0."""
-    k, v = torch.cat((old_k, k), 1), torch.cat((old_v, v), 1)
+def _bias(block: Block, q: Tensor, k: Tensor) -> Tensor:
+    """Scores by distance, `[N, rows, keys]`: q is `[N, rows, K]`; k `[H, keys, K]` ends at 0."""
     count, rows, columns = q.size(0), q.size(1), k.size(1)
-    distance_q = distance_q.reshape(distance_k.size(0), -1, distance_q.size(2))
-    scores = (distance_q @ distance_k.mT).view(count, rows, columns)
+    scores = (q.reshape(k.size(0), -1, q.size(2)) @ k.mT).view(count, rows, columns)
     # The last row's distances stand where its keys do, those of a row n above it n columns too far
     # right: reading the numbers on as rows of one more column shifts every row into place.
     shifted = F.pad(scores, (1, 0)).view(count, columns + 1, rows)[:, 1:]
     future = torch.ones(rows, columns, dtype=torch.bool, device=q.device).triu(columns - rows + 1)
-    bias = shifted.reshape(count, rows, columns).masked_fill(future, -math.inf)
-    return torch.softmax(torch.baddbmm(bias, q, k.mT), -1) @ v
+    return shifted.reshape(count, rows, columns).masked_fill(future, -math.inf)
 
 
 def _segment(config: Config) -> int:

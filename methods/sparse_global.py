@@ -8,6 +8,7 @@ for. Left out: dilation, global tokens chosen by the task.
 Shapes: B batch, T tokens, D width, H heads, K head width, W window, G global tokens.
 """
 
+import math
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -23,8 +24,8 @@ from lcbench.attention import (
     blockwise,
     full_attention,
     fused_attention,
-    masked_attention,
     row_blocks,
+    softmax_blocks,
 )
 from lcbench.blocks import (
     Heads,
@@ -120,24 +121,37 @@ class SparseGlobal(Method):
         blocks: list[Block] = []
         for rows, keys in band_blocks(q.size(2), k.size(2), size, left=left, right=right):
             seen = slice(0, (position + rows.stop) // self.every if causal else num_columns)
-            blocks.append(Block(rows, (rows, keys, keys, seen, seen)))
+            blocks.append(Block(rows, (seen, keys)))
+        ahead = torch.arange(size + left + right) - torch.arange(size)[:, None]
+        band = additive((ahead >= 0) & (ahead <= left + right), q.dtype).to(q.device)
         first_key = position + q.size(2) - k.size(2)
 
-        def core(
-            block: Block, q: Tensor, k: Tensor, v: Tensor, column_k: Tensor, column_v: Tensor
-        ) -> Tensor:
-            row = torch.arange(q.size(1), device=q.device)[:, None] + position + block.rows.start
-            key = torch.arange(k.size(1), device=q.device) + first_key + block.reads[1].start
-            column = torch.arange(1, column_k.size(1) + 1, device=q.device) * self.every - 1
-            # Globals are read as columns only, so that none is counted twice.
-            in_band = (row - key <= left) & (key - row <= right) & ((key + 1) % self.every != 0)
-            in_columns = (column <= row) | (not causal)
-            mask = additive(torch.cat((in_columns, in_band), 1), q.dtype)
-            k, v = torch.cat((column_k, k), 1), torch.cat((column_v, v), 1)
-            return masked_attention(q, k, v, mask)
+        def mask(block: Block) -> Tensor:
+            rows, (seen, keys) = block
+            row, key = position + rows.start, first_key + keys.start
+            in_band = band[: rows.stop - rows.start, key - row + left :][
+                :, : keys.stop - keys.start
+            ]
+            return self._mask(in_band, row, key, seen.stop)
 
-        parts = (part.flatten(0, 1) for part in (q, k, v, column_k, column_v))
-        return blockwise(core, blocks, *parts).view_as(q)
+        q, k, v, *columns = (part.flatten(0, 1) for part in (q, k, v, column_k, column_v))
+        y = softmax_blocks(q, [(columns[0], columns[1]), (k, v)], blocks, mask)
+        return y.unflatten(0, (-1, self.heads.num_heads))
+
+    def _mask(self, in_band: Tensor, row: int, key: int, num_columns: int) -> Tensor:
+        """What rows from `row` on may add to their scores of the globals, then of keys from `key`.
+
+        Returns:
+            `[rows, num_columns + keys]`, of which `in_band` `[rows, keys]` tells the band.
+        """
+        mask = in_band.new_zeros(in_band.size(0), num_columns + in_band.size(1))
+        mask[:, num_columns:] = in_band
+        # Globals are read as columns only, so that none is counted twice.
+        mask[:, num_columns + -(key + 1) % self.every :: self.every] = -math.inf
+        if self.shape.causal:
+            for column in range((row + 1) // self.every, num_columns):
+                mask[: (column + 1) * self.every - 1 - row, column] = -math.inf
+        return mask
 
     def _read_all(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of the new global tokens' q `[B, H, G, K]` over all tokens up to each."""
