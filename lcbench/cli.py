@@ -449,8 +449,15 @@ def leaderboard(suite: str | None, results: tuple[Path, ...], form: str) -> None
     default=True,
     help="Also measure how time grows, which takes seconds and can only warn. Default: yes.",
 )
-def check(name: str, cost: bool) -> None:
-    """Hold a method, NAME or NAME:FIELD=VALUE, to the contract; write nothing."""
+@click.option(
+    "--timeout", type=click.FloatRange(1), default=60, show_default=True, metavar="SECONDS",
+    help="Longest a check may take; laws it does not come to are undecided.",
+)  # fmt: skip
+def check(name: str, cost: bool, timeout: float) -> None:
+    """Hold a method, NAME or NAME:FIELD=VALUE, to the contract; write nothing.
+
+    Exit code 1 says that a law failed or could not be decided in time.
+    """
     import os
 
     # Read when torch is loaded: its profiler, which weighs memory, would chatter on stderr.
@@ -464,9 +471,9 @@ def check(name: str, cost: bool) -> None:
     ((method, overrides),) = requests
     spec = registry.load_method(method)
     config = spec.config().override(split_assignments(overrides))
-    findings = check_method(spec, config, cost=cost)
+    findings = check_method(spec, config, cost=cost, seconds=timeout)
     terminal.show_findings(name, findings)
-    if any(finding.outcome == "fail" for finding in findings):
+    if any(finding.outcome in ("fail", "undecided") for finding in findings):
         sys.exit(1)
 
 

@@ -12,11 +12,15 @@ cost in `growth`, of what is left alone in `surroundings`, the others here.
 import dataclasses
 import datetime
 import inspect
+import math
 import re
+import signal
+import threading
 import typing
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import Literal, NamedTuple
 
 import torch
@@ -29,7 +33,7 @@ from lcbench.probe import LENGTHS, TOKENS, TOLERANCE, Kept, Probe, difference
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 
-Outcome = Literal["pass", "fail", "warning", "not claimed"]
+Outcome = Literal["pass", "fail", "warning", "not claimed", "undecided"]
 
 
 class Finding(NamedTuple):
@@ -41,7 +45,11 @@ class Finding(NamedTuple):
     """For a failure, the smallest case that shows it."""
 
 
-WORST_FIRST: tuple[Outcome, ...] = ("fail", "warning", "pass", "not claimed")
+WORST_FIRST: tuple[Outcome, ...] = ("fail", "undecided", "warning", "pass", "not claimed")
+
+
+class OutOfTimeError(BaseException):
+    """The time for a check is up; not an `Exception`, which a method may catch."""
 
 
 def _always(probe: Probe) -> bool:
@@ -309,7 +317,12 @@ def _check(law: Law, asked: Probe) -> Finding:
 
 
 def check_method(
-    spec: MethodSpec, config: MethodConfig | None = None, *, seed: int = 0, cost: bool = True
+    spec: MethodSpec,
+    config: MethodConfig | None = None,
+    *,
+    seed: int = 0,
+    cost: bool = True,
+    seconds: float | None = None,
 ) -> list[Finding]:
     """Check a method against every law.
 
@@ -319,9 +332,40 @@ def check_method(
             measure, integers are halved until it is not, and a failure says so.
         seed: Of parameters, inputs and cuts.
         cost: Time it as well, which takes seconds and can only warn: machines are noisy.
+        seconds: Longest it may take; laws it does not come to are `undecided`. Within a law only
+            the main thread of a POSIX system is interrupted.
 
     Returns:
         One finding a law, in the order of `LAWS`, and the timed ones after them.
     """
     laws = LAWS + TIMED_LAWS if cost else LAWS
-    return [check_law(law, spec, config, seed=seed) for law in laws]
+    end = math.inf if seconds is None else monotonic() + seconds
+    findings: list[Finding] = []
+    for law in laws:
+        try:
+            with _interrupted_at(end):
+                findings.append(check_law(law, spec, config, seed=seed))
+        except OutOfTimeError:
+            findings.append(Finding(law.name, "undecided", f"the check's {seconds:g} s were over"))
+    return findings
+
+
+@contextmanager
+def _interrupted_at(end: float) -> Generator[None]:
+    """Raise `OutOfTimeError` in what is run once the monotonic clock is past `end`."""
+    can = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
+    if math.isinf(end) or not can:
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise OutOfTimeError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    # Again and again: what is raised where Python cannot pass it on, in a destructor say, is lost.
+    signal.setitimer(signal.ITIMER_REAL, max(1e-3, end - monotonic()), 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -5,9 +5,11 @@
 
 import math
 from timeit import Timer
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lcbench.measure import Workload, measure_memory
 from lcbench.probe import Kept, Probe
@@ -18,6 +20,10 @@ TIME_TOLERANCE = 0.35
 """What it may exceed the declared one by before it warns."""
 WEIGHED = (4096, 8192)
 """Tokens between which memory's exponent is measured: it is exact, so a factor of 2 will do."""
+WEIGHED_LOOPS = (512, 1024)
+"""The same for a method that loops over tokens: the record of each allocation would not fit."""
+MOST_OPERATIONS = 8.0
+"""Operations a token, above which a method loops over tokens rather than over blocks."""
 MEMORY_TOLERANCE = 0.15
 """What it may exceed the declared one by."""
 SLACK = 0.6
@@ -27,20 +33,42 @@ SLACK = 0.6
 def memory(probe: Probe) -> str | Kept:
     """Peak memory of a forward pass, and of one with its backward, grows as declared."""
     declared = probe.spec.cost.memory
+    contexts = WEIGHED_LOOPS if _loops(probe) else WEIGHED
     exponents: list[float] = []
     for trains in (False, True):
-        first, last = (_peak_bytes(probe, context, trains=trains) for context in WEIGHED)
-        exponent = math.log(last / first) / math.log(WEIGHED[1] / WEIGHED[0])
+        first, last = (_peak_bytes(probe, context, trains=trains) for context in contexts)
+        exponent = math.log(last / first) / math.log(contexts[1] / contexts[0])
         exponents.append(exponent)
         if not -SLACK <= exponent - declared <= MEMORY_TOLERANCE:
             return (
-                f"{'training' if trains else 'forward'}: {first} bytes at T={WEIGHED[0]} and "
-                f"{last} at T={WEIGHED[1]}, an exponent of {exponent:.2f}; declared is {declared:g}"
+                f"{'training' if trains else 'forward'}: {first} bytes at T={contexts[0]} and "
+                f"{last} at T={contexts[1]}, an exponent of {exponent:.2f}; "
+                f"declared is {declared:g}"
             )
     return Kept(
-        f"exponent {exponents[0]:.2f} forward and {exponents[1]:.2f} in training, "
-        f"declared is {declared:g}"
+        f"exponent {exponents[0]:.2f} from T={contexts[0]} to {contexts[1]} forward and "
+        f"{exponents[1]:.2f} in training, declared is {declared:g}"
     )
+
+
+class _Counter(TorchDispatchMode):
+    """Counts the operations that reach torch's kernels."""
+
+    number = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Count one operation, and do it."""
+        self.number += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _loops(probe: Probe) -> bool:
+    method, x = probe.build(torch.float32), probe.tokens(1, WEIGHED_LOOPS[0], torch.float32)
+    with _Counter() as counter:
+        method(x)
+    return counter.number > MOST_OPERATIONS * WEIGHED_LOOPS[0]
 
 
 def _peak_bytes(probe: Probe, context: int, *, trains: bool) -> int:

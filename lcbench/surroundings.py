@@ -22,6 +22,9 @@ _WATCHED: tuple[ModuleType | type, ...] = (
     *(torch.Tensor, torch.nn.Module, torch.nn.Linear, torch.autograd.Function, measure),
 )
 
+_WRAPPED_BY_TORCH = "torch.manual_seed"
+"""What torch's compiler wraps when it is first loaded, by whatever needs it."""
+
 
 def _functions() -> dict[str, object]:
     """Every public function of what is watched, and every method, operators included."""
@@ -44,7 +47,13 @@ _FUNCTIONS = _functions()
 def _replaced() -> str | None:
     """The first watched function that is another than it was; new names may come."""
     now = _functions()
-    return next((name for name, was in _FUNCTIONS.items() if now.get(name) is not was), None)
+    for name, was in _FUNCTIONS.items():
+        is_now = now.get(name)
+        if name == _WRAPPED_BY_TORCH:
+            is_now = getattr(is_now, "__wrapped__", is_now)
+        if is_now is not was:
+            return name
+    return None
 
 
 def _settings() -> dict[str, object]:

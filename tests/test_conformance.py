@@ -4,9 +4,13 @@ Source: none; the toy is a windowed softmax without positions, small enough to b
 """
 
 import dataclasses
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +32,8 @@ from lcbench.method import (
 )
 from lcbench.probe import Probe
 from lcbench.visibility import receptive_field
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -440,6 +446,53 @@ def test_a_time_that_grows_otherwise_only_warns(
     assert finding.outcome == outcome
     assert f"exponent {measured:.2f} from T=4096 to 16384 forward, declared is 1" in finding.detail
     assert check_law(law, spec, ToyConfig(window=7)).outcome == "not claimed"
+
+
+def test_torchs_own_compiler_may_wrap_its_functions() -> None:
+    script = (
+        "from lcbench import surroundings as s, registry\n"
+        "from lcbench.probe import Probe\n"
+        "spec = registry.load_method('vanilla')\n"
+        "import torch._dynamo\n"
+        "print(s.side_effects(Probe(spec, spec.config())))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "None"
+
+
+class LoopsOverTokens(Toy):
+    def values(self, seen: Tensor) -> Tensor:
+        return torch.cat([super(LoopsOverTokens, self).values(t) for t in seen.split(1, 1)], 1)
+
+
+def test_a_loop_over_tokens_is_weighed_at_shorter_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "WEIGHED_LOOPS", (128, 256))
+    monkeypatch.setattr(growth, "MOST_OPERATIONS", 2)
+    told = [
+        check_law(_law("memory"), dataclasses.replace(SOUND, build=build)).detail
+        for build in (Toy, LoopsOverTokens)
+    ]
+    assert "from T=512 to 1024 forward" in told[0]
+    assert "from T=128 to 256 forward" in told[1]
+
+
+class Hangs(Toy):
+    """Never answers."""
+
+    def values(self, seen: Tensor) -> Tensor:
+        while True:
+            time.sleep(0.01)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs POSIX signals")
+def test_a_check_ends_in_time_and_says_what_it_did_not_come_to() -> None:
+    findings = check_method(dataclasses.replace(SOUND, build=Hangs), seconds=0.5)
+    outcomes = {finding.law: finding.outcome for finding in findings}
+    assert outcomes["metadata"] == "pass"
+    assert outcomes["shape"] == outcomes["time"] == "undecided"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 @pytest.fixture
