@@ -50,7 +50,7 @@ def _replaced() -> str | None:
     for name, was in _FUNCTIONS.items():
         is_now = now.get(name)
         if name == _WRAPPED_BY_TORCH:
-            is_now = getattr(is_now, "__wrapped__", is_now)
+            is_now, was = (getattr(function, "__wrapped__", function) for function in (is_now, was))
         if is_now is not was:
             return name
     return None
