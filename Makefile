@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 # Passed on to the command: make run ARGS="--suite smoke", make test ARGS="-k store".
 ARGS ?=
 
-.PHONY: run test check bench app help
+.PHONY: run test check bench app docs help
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -28,6 +28,10 @@ bench: $(VENV)/installed-dev  ## time the project's own hot paths
 
 app: $(VENV)/installed  ## open the leaderboard in a browser
 	$(BIN)/lcbench app $(ARGS)
+
+docs: $(VENV)/installed  ## write docs/methods.md and app/methods.json anew from the methods
+	$(BIN)/lcbench methods --format markdown > docs/methods.md
+	$(BIN)/lcbench methods --format json > app/methods.json
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -179,7 +179,9 @@ def grow_cache(cache: KVCache | None, k: Tensor, v: Tensor) -> tuple[Tensor, Ten
         k = torch.cat((cache.k[:, :, :length], k), 2)
         v = torch.cat((cache.v[:, :, :length], v), 2)
         return k, v, _full_cache(k, v)
-    if total > cache.k.size(2) or not bool((cache.filled == length).all()):
+    # What was made in inference mode takes no writes outside of it.
+    sealed = cache.k.is_inference() and not torch.is_inference_mode_enabled()
+    if sealed or total > cache.k.size(2) or not bool((cache.filled == length).all()):
         capacity = total + max(256, total // 8)
         cache = cache._replace(
             k=_with_room(cache.k[:, :, :length], capacity),

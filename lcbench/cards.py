@@ -1,4 +1,4 @@
-"""What a method, a task and a suite tell of themselves, as text."""
+"""What a task and a suite tell of themselves, as text; methods are in `gallery`."""
 
 import textwrap
 from collections.abc import Iterable
@@ -15,50 +15,13 @@ EXAMPLE_CONTEXT = 64
 IMAGE_CONTEXT = 1024
 
 
-def method_card(name: str) -> str:
-    """Paper, claims and config of one method.
+def task_card(name: str) -> str:
+    """What one task asks, its floor, its config and one example.
 
     Raises:
-        UsageError: No such method.
+        UsageError: No such task.
         PluginError: Its file cannot be used.
     """
-    spec = registry.load_method(name)
-    config = spec.config()
-    reach, period = spec.reach(config), spec.shift_period(config)
-    sides = [
-        side
-        for side, claimed in (("causal", spec.causal), ("two-sided", spec.bidirectional))
-        if claimed
-    ]
-    growth = "constant" if spec.cost.state == 0 else f"grows as T^{spec.cost.state:g}"
-    facts = [
-        ("family", spec.family),
-        ("paper", f"{spec.paper.title} ({spec.paper.year}), arXiv:{spec.paper.arxiv}"),
-        ("reads", spec.equation),
-        ("sees", " and ".join(sides)),
-        ("reach", "unbounded" if reach is None else f"{reach:,} tokens back in one layer"),
-        (
-            "positions",
-            "absolute"
-            if period is None
-            else f"relative, with period {period}"
-            if period > 1
-            else "relative",
-        ),
-        ("decoding", f"state {growth}" if spec.streams else "keeps no state"),
-        (
-            "cost",
-            f"time T^{spec.cost.time:g}, memory T^{spec.cost.memory:g} between 4k and 32k tokens",
-        ),
-    ]
-    summary = registry.headline("method", name).summary
-    return "\n".join(
-        [f"{name}: {spec.title}", *_wrap(summary), "", *_facts(facts), *_fields(config)]
-    )
-
-
-def task_card(name: str) -> str:
-    """What one task asks, its floor, its config and one example; raises as `method_card`."""
     spec = registry.load_task(name)
     config = spec.config()
     test = spec.build(config, "test")
@@ -91,7 +54,7 @@ def task_card(name: str) -> str:
 
 
 def suite_card(name: str) -> str:
-    """What one suite asks, of whom, on what ladder; raises as `method_card`."""
+    """What one suite asks, of whom, on what ladder; raises as `task_card`."""
     suite = registry.load_suite(name)
     model, cost = suite.model, suite.cost
     facts = [

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lcbench import registry
+from lcbench import parts, registry
 from lcbench.config import UsageError, split_assignments
 from lcbench.contract import UnsupportedError, check_output, config_of, first_line
-from lcbench.cost import Layer, Measurement, measure_cost
+from lcbench.cost import Layers, Measurement, measure_cost
 from lcbench.environment import usable_cores
-from lcbench.method import MethodSpec
-from lcbench.model import Backbone, build_method
+from lcbench.model import Backbone
+from lcbench.parts import Resolved
 from lcbench.suite import Cell, MethodCard, read_quality_recipe
 from lcbench.task import Split, Task
 from lcbench.train import DivergedError, Evaluation, Report, evaluate, train
@@ -46,9 +46,12 @@ def describe_method(name: str, overrides: str) -> MethodCard:
         return MethodCard(name, "{}", source_hash, first_line(error))
     try:
         config = default.override(split_assignments(overrides))
+        resolved = parts.resolve(spec, config)
     except UsageError as error:
         raise UsageError(f"method {name!r}: {error}") from None
-    return MethodCard(name, config.canonical(), source_hash)
+    except Exception as error:  # noqa: BLE001 -- so may the file of a part
+        return MethodCard(name, "{}", source_hash, first_line(error))
+    return MethodCard(name, config.canonical(), parts.method_hash(name, resolved.parts))
 
 
 def run_cell(cell: Cell, watcher: Watcher) -> list[Measurement]:
@@ -60,10 +63,10 @@ def run_cell(cell: Cell, watcher: Watcher) -> list[Measurement]:
         DivergedError: Its training diverged at every learning rate.
         RuntimeError: In a deterministic cell, an operation that has no such algorithm, by name.
     """
-    device, spec = _begin(cell, watcher)
+    device, method = _begin(cell, watcher)
     if cell.kind == "quality":
-        return _Quality(cell, spec, device, watcher).run()
-    return measure_cost(cell, device, watcher.stage)
+        return _Quality(cell, method, device, watcher).run()
+    return measure_cost(cell, method, device, watcher.stage)
 
 
 def prepare_call(cell: Cell, watcher: Watcher, steps: int) -> Callable[[], object]:
@@ -71,18 +74,18 @@ def prepare_call(cell: Cell, watcher: Watcher, steps: int) -> Callable[[], objec
 
     The steps are at the full context. Raises what `run_cell` does.
     """
-    device, spec = _begin(cell, watcher)
+    device, method = _begin(cell, watcher)
     if cell.kind == "quality":
-        quality = _Quality(cell, spec, device, watcher)
+        quality = _Quality(cell, method, device, watcher)
         quality.plan = dataclasses.replace(quality.plan, steps=steps, ramp=0)
         model, learning_rate = quality.build(), quality.plan.learning_rates[0]
         return lambda: quality.train(model, learning_rate)
-    layer = Layer(cell.method, cell.config, cell, device)
-    workload = layer.workload(cell.kind)
+    layers = Layers(method, cell, device)
+    workload = layers.workload(cell.kind)
     return lambda: workload.call(workload.prepare())
 
 
-def _begin(cell: Cell, watcher: Watcher) -> tuple[torch.device, MethodSpec]:
+def _begin(cell: Cell, watcher: Watcher) -> tuple[torch.device, Resolved]:
     """Set the process up for a cell and load its method."""
     device = torch.device(cell.device_kind)
     torch.set_num_threads(cell.threads or usable_cores())
@@ -91,12 +94,18 @@ def _begin(cell: Cell, watcher: Watcher) -> tuple[torch.device, MethodSpec]:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.use_deterministic_algorithms(True)
     watcher.stage("load")
-    spec = registry.load_method(cell.method)
-    if not spec.causal:
+    method = load_method(cell)
+    if not method.spec.causal:
         raise UnsupportedError("the suite's tasks are causal and the method is not")
-    if cell.kind == "decode" and not spec.streams:
+    if cell.kind == "decode" and not method.spec.streams:
         raise UnsupportedError("the method keeps no state, so it cannot decode token by token")
-    return device, spec
+    return device, method
+
+
+def load_method(cell: Cell) -> Resolved:
+    """The method of a cell at the cell's configuration."""
+    spec = registry.load_method(cell.method)
+    return parts.resolve(spec, config_of(spec, cell.config))
 
 
 def check_sources(cell: Cell) -> None:
@@ -106,7 +115,7 @@ def check_sources(cell: Cell) -> None:
         RuntimeError: The method's or the task's file was edited since.
     """
     edited: list[str] = []
-    if registry.source_hash("method", cell.method) != cell.method_hash:
+    if _method_hash(cell) != cell.method_hash:
         edited.append(f"method {cell.method!r}")
     if cell.task and registry.source_hash("task", cell.task) != cell.task_hash:
         edited.append(f"task {cell.task!r}")
@@ -116,13 +125,24 @@ def check_sources(cell: Cell) -> None:
         )
 
 
+def _method_hash(cell: Cell) -> str | None:
+    """The hash of a cell's method as it is now; None where its parts can no longer be told."""
+    own = parts.method_hash(cell.method)
+    if own == cell.method_hash:
+        return own
+    try:
+        return parts.method_hash(cell.method, load_method(cell).parts)
+    except Exception:  # noqa: BLE001 -- an edited file may raise anything
+        return None
+
+
 class _Quality:
     """The work of one quality cell: train at each learning rate, keep the best, score it."""
 
     def __init__(
-        self, cell: Cell, spec: MethodSpec, device: torch.device, watcher: Watcher
+        self, cell: Cell, method: Resolved, device: torch.device, watcher: Watcher
     ) -> None:
-        self.cell, self.spec, self.device, self.watcher = cell, spec, device, watcher
+        self.cell, self.method, self.device, self.watcher = cell, method, device, watcher
         self.model_plan, self.plan = read_quality_recipe(cell)
         self.task_spec = registry.load_task(self.plan.task)
         self.task_config = config_of(self.task_spec, cell.task_config or "{}")
@@ -147,6 +167,7 @@ class _Quality:
             "num_params": sum(p.numel() for p in model.parameters()),
             "metric": self.task_spec.metric,
             "ceiling": self.task_spec.ceiling,
+            "warning": self.method.cut_by(self.cell.num_layers),
         }
         return [
             shared
@@ -192,15 +213,15 @@ class _Quality:
         """A model at its start, its method held to the contract."""
         self.watcher.stage("build")
         task = self.task("train")
-        config = config_of(self.spec, self.cell.config)
         model = Backbone(
             self.model_plan,
             task.vocab_size,
-            lambda shape: build_method(self.spec, shape, config),
+            self.method.build,
             train_context=self.plan.train_context,
             seed=self.cell.seed,
         ).to(self.device)
-        check_output(model.first_method, self.model_plan.d_model, self.device)
+        for method in model.methods[: self.method.layers_in(self.cell.num_layers)]:
+            check_output(method, self.model_plan.d_model, self.device)
         return model
 
     def train(self, model: Backbone, learning_rate: float) -> None:
@@ -225,5 +246,5 @@ class _Quality:
             context=context,
             num_examples=self.plan.test_examples(context),
             dtype=self.dtype,
-            chunked=self.spec.streams and self.spec.segment_exact,
+            chunked=self.method.spec.streams and self.method.spec.segment_exact,
         )

@@ -309,16 +309,31 @@ def _listing(kind: Any, columns: Sequence[str]) -> None:
     click.echo(f"\nlcbench {kind}s NAME tells more of one.")
 
 
-@main.command(epilog=examples("methods", "methods recurrence"))
-@click.argument("name", required=False)
-def methods(name: str | None) -> None:
-    """List the methods, or tell of one: its paper, claims, config fields and defaults."""
-    if name is None:
-        _listing("method", ["family"])
-        return
-    from lcbench import cards
+@main.command(epilog=examples("methods", "methods recurrence", "methods sliding-window:window=3"))
+@click.argument("name", metavar="[NAME[:FIELD=VALUE]]", required=False)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "markdown", "json"]),
+    default="text",
+    help="How to print it; without a name, markdown and json tell of every method.",
+)
+def methods(name: str | None, form: str) -> None:
+    """List the methods by family, or tell of one: paper, claims, config, and who sees whom."""
+    from lcbench import families
 
-    click.echo(cards.method_card(name))
+    if name is None and form == "text":
+        click.echo(families.listing())
+        click.echo("lcbench methods NAME tells more of one.")
+        return
+    from lcbench import gallery
+
+    asked, _, overrides = (name or "").partition(":")
+    sheets = [gallery.read_sheet(asked, overrides)] if name else gallery.read_sheets()
+    if form == "text":
+        click.echo(gallery.as_text(sheets[0]))
+    else:
+        click.echo(gallery.as_json(sheets) if form == "json" else gallery.as_markdown(sheets))
 
 
 @main.command(epilog=examples("tasks", "tasks mqar"))
@@ -434,15 +449,26 @@ def leaderboard(suite: str | None, results: "tuple[Place, ...]", form: str, colu
     tables.show_leaderboard_as(form, frame, read.problems, shown)
 
 
-@main.command(epilog=examples("check sliding-window", "check sliding-window:window=7 --cost"))
+@main.command(epilog=examples("check sliding-window", "check sliding-window:window=7 --no-cost"))
 @click.argument("name")
 @click.option(
-    "--cost",
-    is_flag=True,
-    help="Also measure how time grows, which takes longer and can only warn.",
+    "--cost/--no-cost",
+    default=True,
+    help="Also measure how time grows, which takes seconds and can only warn. Default: yes.",
 )
-def check(name: str, cost: bool) -> None:
-    """Hold a method, NAME or NAME:FIELD=VALUE, to the contract; write nothing."""
+@click.option(
+    "--timeout", type=click.FloatRange(1), default=60, show_default=True, metavar="SECONDS",
+    help="Longest a check may take; laws it does not come to are undecided.",
+)  # fmt: skip
+def check(name: str, cost: bool, timeout: float) -> None:
+    """Hold a method, NAME or NAME:FIELD=VALUE, to the contract; write nothing.
+
+    Exit code 1 says that a law failed or could not be decided in time.
+    """
+    import os
+
+    # Read when torch is loaded: its profiler, which weighs memory, would chatter on stderr.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     from lcbench import registry, running, terminal
     from lcbench.conformance import check_method
 
@@ -452,9 +478,9 @@ def check(name: str, cost: bool) -> None:
     ((method, overrides),) = requests
     spec = registry.load_method(method)
     config = spec.config().override(split_assignments(overrides))
-    findings = check_method(spec, config, cost=cost)
+    findings = check_method(spec, config, cost=cost, seconds=timeout)
     terminal.show_findings(name, findings)
-    if any(finding.outcome == "fail" for finding in findings):
+    if any(finding.outcome in ("fail", "undecided") for finding in findings):
         sys.exit(1)
 
 

@@ -2,7 +2,8 @@
 
 A law is a function that looks for the smallest case which breaks it. Sequences are float64 on the
 CPU, with D = 32, H = 4 and T = 67 or twice the declared reach, unless a law says otherwise. The
-laws of sight are in `visibility`, those of the state in `streaming`, the others here.
+laws of sight are in `visibility`, those of the state in `streaming`, of training in `gradients`, of
+cost in `growth`, of what is left alone in `surroundings`, the others here.
 """
 
 # torch leaves a part of its surface untyped.
@@ -12,31 +13,27 @@ import dataclasses
 import datetime
 import inspect
 import math
-import pickle
-import random
 import re
-import time
+import signal
+import threading
 import typing
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from timeit import Timer
+from time import monotonic
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lcbench import streaming, visibility
-from lcbench.method import MethodConfig, MethodSpec
-from lcbench.probe import LENGTHS, TOKENS, TOLERANCE, Probe, difference
+from lcbench import gradients, growth, streaming, surroundings, visibility
+from lcbench.method import Method, MethodConfig, MethodSpec
+from lcbench.parts import resolve
+from lcbench.probe import LENGTHS, TOKENS, TOLERANCE, Kept, Probe, difference
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 
-COST_TOLERANCE = 0.35
-"""What a measured time exponent may differ by from the declared one before it warns."""
-
-Outcome = Literal["pass", "fail", "warning", "not claimed"]
+Outcome = Literal["pass", "fail", "warning", "not claimed", "undecided"]
 
 
 class Finding(NamedTuple):
@@ -48,8 +45,19 @@ class Finding(NamedTuple):
     """For a failure, the smallest case that shows it."""
 
 
+WORST_FIRST: tuple[Outcome, ...] = ("fail", "undecided", "warning", "pass", "not claimed")
+
+
+class OutOfTimeError(BaseException):
+    """The time for a check is up; not an `Exception`, which a method may catch."""
+
+
 def _always(probe: Probe) -> bool:
     return True
+
+
+def _at_defaults(probe: Probe) -> bool:
+    return probe.config == probe.spec.config()
 
 
 @dataclass(frozen=True)
@@ -57,26 +65,20 @@ class Law:
     """One thing that must hold of every method that claims it."""
 
     name: str
-    broken: Callable[[Probe], str | None]
-    """Gives the smallest case that breaks the law, or None; its docstring states the law."""
+    broken: Callable[[Probe], str | Kept | None]
+    """Gives the smallest case that breaks the law, or not; its docstring states the law."""
     claimed: Callable[[Probe], bool] = _always
+    fault: Outcome = "fail"
+    """What breaking it comes to."""
+    of_the_whole: bool = False
+    """Is about the file of a method, not about its layers."""
+    shrinks: bool = True
+    """May be checked at a shorter reach than the configuration's."""
 
     @property
     def statement(self) -> str:
         """The law in one sentence."""
         return (self.broken.__doc__ or "").partition("\n")[0]
-
-
-def _clocks() -> dict[str, object]:
-    return {
-        "time.perf_counter": time.perf_counter,
-        "time.perf_counter_ns": time.perf_counter_ns,
-        "torch.cuda.synchronize": torch.cuda.synchronize,
-    }
-
-
-# Taken before a plug-in is loaded, so that one which replaces a clock at import is seen too.
-_CLOCKS = _clocks()
 
 
 def _shape(probe: Probe) -> str | None:
@@ -109,7 +111,7 @@ def _describe(value: object) -> str:
 
 def _config(probe: Probe) -> str | None:
     """The defaults are valid; a negative number is refused by an error that names its field."""
-    probe.spec.build(probe.shape(), probe.spec.config())
+    resolve(probe.spec, probe.spec.config()).build(probe.shape())
     for name, kind in probe.spec.config.field_types().items():
         if not {int, float} & {kind, *typing.get_args(kind)}:
             continue
@@ -137,38 +139,13 @@ def _metadata(probe: Probe) -> str | None:
         return f"the paper's year is {year}, not in 1990..{this_year}"
     if not re.fullmatch(r"\d\d(0[1-9]|1[0-2])\.\d{4,5}", arxiv):
         return f"the paper's arXiv id is {arxiv!r}, expected one like '1706.03762'"
-    if not spec.build.__doc__:
-        return f"{spec.build.__qualname__} has no docstring"
-    module = inspect.getmodule(spec.build)
+    declared = spec.build if spec.parts is None else spec.config
+    if not declared.__doc__:
+        return f"{declared.__qualname__} has no docstring"
+    module = inspect.getmodule(declared)
     if module is None or "Source:" not in (module.__doc__ or ""):
         return "the module's docstring has no 'Source:'"
     return None
-
-
-def _gradients(probe: Probe) -> str | None:
-    """Newly built, every parameter and every input token gets a finite gradient that is not 0."""
-    method = probe.build(jitter=0).train()
-    with torch.enable_grad():
-        x = probe.tokens(2, probe.context).requires_grad_()
-        y: Tensor = method(x)[0]
-        loss = (y * probe.tokens(2, probe.context, stream=1)).sum()
-        penalty = method.penalty()
-        (loss if penalty is None else loss + penalty).backward()
-    for name, parameter in method.named_parameters():
-        if parameter.requires_grad and (fault := _gradient_fault(parameter.grad)):
-            return f"T={probe.context}: the gradient of {name} is {fault}"
-    for token in range(probe.context):
-        if fault := _gradient_fault(None if x.grad is None else x.grad[:, token]):
-            return f"T={probe.context}: the gradient of input token {token} is {fault}"
-    return None
-
-
-def _gradient_fault(gradient: Tensor | None) -> str | None:
-    if gradient is None:
-        return "missing"
-    if not gradient.isfinite().all():
-        return "not finite"
-    return None if gradient.any() else "0 everywhere"
 
 
 def _batch(probe: Probe) -> str | None:
@@ -213,82 +190,52 @@ def _determinism(probe: Probe) -> str | None:
     # Not bits: fused kernels round otherwise where they keep what a backward pass needs.
     if (gap := difference(y.detach(), expected)).size > TOLERANCE:
         return f"T={probe.context}: where gradients are kept, output {gap.token} is another"
+    first, second = (_trained(method, x, probe.seed) for _ in range(2))
+    if not all(map(torch.equal, first, second)):
+        return f"T={probe.context}: in training, one seed gives two outputs or two gradients"
     return None
 
 
+@torch.enable_grad()
+def _trained(method: Method, x: Tensor, seed: int) -> tuple[Tensor, ...]:
+    """Output and gradients of one training step under a seed."""
+    torch.manual_seed(seed)
+    leaves = [p for p in (x, *method.parameters()) if p.requires_grad]
+    y: Tensor = method.train()(x)[0]
+    return y, *torch.autograd.grad(y.sum(), leaves, materialize_grads=True)
+
+
 def _long_context(probe: Probe) -> str | None:
-    """At T = 2048, outputs are finite in float32, bfloat16 and autocast, and so are gradients."""
-    x = probe.tokens(1, 2048, torch.float32)
+    """At T = 4096, outputs are finite in float32, bfloat16 and autocast, and so are gradients."""
+    x = probe.tokens(1, 4096, torch.float32)
     if not probe.build(torch.bfloat16)(x.bfloat16())[0].isfinite().all():
-        return "T=2048 in bfloat16: the output is not finite"
+        return "T=4096 in bfloat16: the output is not finite"
     method = probe.build(torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         if not method(x)[0].isfinite().all():
-            return "T=2048 under bfloat16 autocast: the output is not finite"
+            return "T=4096 under bfloat16 autocast: the output is not finite"
     with torch.enable_grad():
         x.requires_grad_()
         y: Tensor = method(x)[0]
         if not y.isfinite().all():
-            return "T=2048 in float32: the output is not finite"
+            return "T=4096 in float32: the output is not finite"
         y.square().mean().backward()
     gradients = {"the input": x.grad} | {n: p.grad for n, p in method.named_parameters()}
     for name, gradient in gradients.items():
         if gradient is not None and not gradient.isfinite().all():
-            return f"T=2048 in float32: the gradient of {name} is not finite"
+            return f"T=4096 in float32: the gradient of {name} is not finite"
     return None
-
-
-def _side_effects(probe: Probe) -> str | None:
-    """Loading, building and calling change no clock, default, thread count or random state."""
-    for name, clock in _clocks().items():
-        if clock is not _CLOCKS[name]:
-            return f"{name} was replaced"
-    after_build: list[float] = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        start = _surroundings()
-        method = probe.spec.build(probe.shape(), probe.config).eval()
-        built = _surroundings()
-        method(probe.tokens(1, TOKENS, torch.float32))
-        end = _surroundings()
-        built_only = [key for key in built if built[key] != start[key] and key != TORCH_RANDOM]
-        if built_only:
-            return f"building changed {built_only[0]}"
-        if changed := [key for key in end if end[key] != built[key]]:
-            return f"a call changed {changed[0]}"
-        after_build.append(torch.rand(()).item())
-    if after_build[0] == after_build[1]:
-        return "building reseeded torch's random state"
-    return None
-
-
-TORCH_RANDOM = "torch's random state"
-
-
-def _surroundings() -> dict[str, object]:
-    """What a method must leave as it found it; only building may draw from torch's generator."""
-    return {
-        **_clocks(),
-        TORCH_RANDOM: torch.get_rng_state().numpy().tobytes(),
-        "numpy's random state": pickle.dumps(np.random.get_state()),  # noqa: NPY002 -- the one watched
-        "Python's random state": random.getstate(),
-        "the default dtype": torch.get_default_dtype(),
-        "the default device": torch.get_default_device(),
-        "the number of threads": torch.get_num_threads(),
-        "grad mode": torch.is_grad_enabled(),
-        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-        "float32 matmul precision": torch.get_float32_matmul_precision(),
-    }
 
 
 LAWS: tuple[Law, ...] = (
-    Law("metadata", _metadata),
-    Law("config", _config),
-    Law("side-effects", _side_effects),
+    Law("metadata", _metadata, of_the_whole=True),
+    Law("config", _config, of_the_whole=True),
+    Law("side-effects", surroundings.side_effects),
     Law("shape", _shape),
     Law("determinism", _determinism),
     Law("batch", _batch),
-    Law("gradients", _gradients),
+    Law("gradients", gradients.arrival),
+    Law("slope", gradients.slope, lambda probe: probe.spec.gradient_exact),
     Law("causality", visibility.causality, lambda probe: probe.spec.causal),
     Law("two-sided", visibility.two_sided, lambda probe: probe.spec.bidirectional),
     Law("reach", visibility.reach),
@@ -302,8 +249,14 @@ LAWS: tuple[Law, ...] = (
     Law("state-value", streaming.state_value, lambda probe: probe.spec.streams),
     Law("state-growth", streaming.state_growth, lambda probe: probe.spec.streams),
     Law("long-context", _long_context),
+    Law("memory", growth.memory, _at_defaults, shrinks=False),
 )
 """In the order they are checked: the cheap and the basic first."""
+
+TIMED_LAWS: tuple[Law, ...] = (
+    Law("time", growth.time, _at_defaults, fault="warning", shrinks=False),
+)
+"""What only a quiet machine can tell."""
 
 
 @contextmanager
@@ -325,9 +278,31 @@ def _undisturbed() -> Generator[None]:
 def check_law(
     law: Law, spec: MethodSpec, config: MethodConfig | None = None, *, seed: int = 0
 ) -> Finding:
-    """Look for a case that breaks one law; an exception on the way is a failure, not an error."""
-    asked = Probe(spec, spec.config() if config is None else config, seed)
-    probe = asked.shrunk()
+    """Look for a case that breaks one law; an exception on the way is a failure, not an error.
+
+    Of a method made of parts each part is checked in the first layer that it stands in.
+    """
+    config = spec.config() if config is None else config
+    if law.of_the_whole or spec.parts is None:
+        return _check(law, Probe(spec, config, seed))
+    parts = resolve(spec, config).parts
+    findings: dict[str, Finding] = {}
+    for layer, part in enumerate(parts):
+        if part.request not in findings:
+            probe = Probe(part.spec, part.config, seed, layer, len(parts))
+            found = _check(law, probe)
+            told = found.detail and f"layer {layer}, {part.request}: {found.detail}"
+            findings[part.request] = found._replace(detail=told)
+    by_outcome = {finding.outcome: finding for finding in reversed(findings.values())}
+    worst = next(by_outcome[o] for o in WORST_FIRST if o in by_outcome)
+    if worst.outcome == "pass":
+        told = "; ".join(finding.detail for finding in findings.values() if finding.detail)
+        return worst._replace(detail=told)
+    return worst
+
+
+def _check(law: Law, asked: Probe) -> Finding:
+    probe = asked.shrunk() if law.shrinks else asked
     try:
         with _undisturbed():
             if not law.claimed(probe):
@@ -335,15 +310,20 @@ def check_law(
             broken = law.broken(probe)
     except Exception as error:  # noqa: BLE001 -- a method may raise anything
         first_line = str(error).partition("\n")[0]
-        broken = f"{type(error).__name__}: {first_line}"
-    if broken is None:
-        return Finding(law.name, "pass", "")
+        return Finding(law.name, "fail", f"{type(error).__name__}: {first_line}")
+    if broken is None or isinstance(broken, Kept):
+        return Finding(law.name, "pass", broken.detail if broken else "")
     shrunk = f"{probe.config.assignments()}: " if probe != asked else ""
-    return Finding(law.name, "fail", shrunk + broken)
+    return Finding(law.name, law.fault, shrunk + broken)
 
 
 def check_method(
-    spec: MethodSpec, config: MethodConfig | None = None, *, seed: int = 0, cost: bool = False
+    spec: MethodSpec,
+    config: MethodConfig | None = None,
+    *,
+    seed: int = 0,
+    cost: bool = True,
+    seconds: float | None = None,
 ) -> list[Finding]:
     """Check a method against every law.
 
@@ -352,30 +332,41 @@ def check_method(
         config: Its configuration; the defaults unless given. Where its reach is too long to
             measure, integers are halved until it is not, and a failure says so.
         seed: Of parameters, inputs and cuts.
-        cost: Time it as well, which takes seconds and on a busy machine can only warn.
+        cost: Time it as well, which takes seconds and can only warn: machines are noisy.
+        seconds: Longest it may take; laws it does not come to are `undecided`. Within a law only
+            the main thread of a POSIX system is interrupted.
 
     Returns:
-        One finding a law, in the order of `LAWS`.
+        One finding a law, in the order of `LAWS`, and the timed ones after them.
     """
-    findings = [check_law(law, spec, config, seed=seed) for law in LAWS]
-    if cost:
-        declared, measured = spec.cost.time, measure_cost(spec, config, seed=seed)
-        detail = f"time exponent {measured:.2f} from T=4096 to 16384, declared is {declared:g}"
-        within = abs(measured - declared) <= COST_TOLERANCE
-        findings.append(Finding("cost", "pass" if within else "warning", detail))
+    laws = LAWS + TIMED_LAWS if cost else LAWS
+    end = math.inf if seconds is None else monotonic() + seconds
+    findings: list[Finding] = []
+    for law in laws:
+        try:
+            with _interrupted_at(end):
+                findings.append(check_law(law, spec, config, seed=seed))
+        except OutOfTimeError:
+            findings.append(Finding(law.name, "undecided", f"the check's {seconds:g} s were over"))
     return findings
 
 
-@_undisturbed()
-def measure_cost(spec: MethodSpec, config: MethodConfig | None = None, *, seed: int = 0) -> float:
-    """Exponent in T of a forward pass's time between 4096 and 16384 tokens, on one thread."""
-    probe = Probe(spec, spec.config() if config is None else config, seed)
-    method = probe.build(torch.float32)
-    seconds: list[float] = []
-    for length in (4096, 16384):
-        x = probe.tokens(1, length, torch.float32)
-        timer = Timer("method(x)", globals={"method": method, "x": x})
-        repeats = min(20, 2 + int(0.5 / timer.timeit(1)))
-        # The least of them: what else runs on the machine only ever adds to a time.
-        seconds.append(min(timer.repeat(repeats, number=1)))
-    return math.log(seconds[1] / seconds[0], 4)
+@contextmanager
+def _interrupted_at(end: float) -> Generator[None]:
+    """Raise `OutOfTimeError` in what is run once the monotonic clock is past `end`."""
+    can = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
+    if math.isinf(end) or not can:
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise OutOfTimeError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    # Again and again: what is raised where Python cannot pass it on, in a destructor say, is lost.
+    signal.setitimer(signal.ITIMER_REAL, max(1e-3, end - monotonic()), 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

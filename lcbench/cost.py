@@ -1,4 +1,4 @@
-"""One rung of the cost ladder: a method's layer timed, weighed and counted beside the anchor's."""
+"""One rung of the cost ladder: a method's layers timed, weighed and counted beside the anchor's."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lcbench import noise, registry
-from lcbench.contract import check_output, config_of, first_line
+from lcbench import noise, parts
+from lcbench.contract import check_output, first_line
 from lcbench.counting import Work, count_work
 from lcbench.environment import usable_cores
 from lcbench.measure import Timing, Workload, measure_memory, time_alternating
-from lcbench.method import ModelShape, State, state_bytes
-from lcbench.model import build_method
+from lcbench.method import Method, ModelShape, State, state_bytes
+from lcbench.parts import Resolved
 from lcbench.suite import ANCHOR, Cell, Kind, read_cost_recipe
 
 Measurement = dict[str, Any]
@@ -22,35 +22,69 @@ NOISY_IQR_SHARE = 0.2
 THROTTLED = "throttled: heat or a quota slowed the machine while it was timed"
 
 
-class Layer:
-    """One layer of a method, ready to be timed and weighed at one context."""
+_Pass = tuple[Tensor, tuple[State, ...]]
+"""Output and states of a pass over several layers."""
 
-    def __init__(self, name: str, config: str | None, cell: Cell, device: torch.device) -> None:
+
+class Layers:
+    """Layers of a method on top of one another, ready to be timed and weighed at one context.
+
+    One layer where all are alike; for a method made of parts, as many as show each part in its
+    share of the model. What is measured of them is divided by their number.
+
+    Args:
+        method: Whose layers.
+        cell: Tells the shape, the context and the kind of numbers.
+        device: Where they stand.
+        number: How many; by default as many as show all of the method.
+    """
+
+    def __init__(
+        self, method: Resolved, cell: Cell, device: torch.device, number: int | None = None
+    ) -> None:
         plan = read_cost_recipe(cell)
-        self.spec = registry.load_method(name)
         self.batch, self.d_model, self.context = plan.batch, plan.d_model, plan.contexts[0]
         self.device, self.dtype = device, getattr(torch, cell.dtype)
-        shape = ModelShape(
-            d_model=plan.d_model, num_heads=plan.num_heads, train_context=self.context
-        )
+        self.methods: list[Method] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(cell.seed)
-            method = build_method(self.spec, shape, config_of(self.spec, config or "{}"))
-        self.method = method.to(device, self.dtype)
+            for layer in range(number or method.layers_in(cell.num_layers)):
+                shape = ModelShape(
+                    d_model=plan.d_model,
+                    num_heads=plan.num_heads,
+                    layer=layer,
+                    num_layers=cell.num_layers,
+                    train_context=self.context,
+                )
+                self.methods.append(method.build(shape).to(device, self.dtype))
         self.state_bytes: int | None = None
+
+    @property
+    def number(self) -> int:
+        """How many layers there are."""
+        return len(self.methods)
 
     def tokens(self, count: int) -> Tensor:
         """Fresh random inputs `[B, count, D]`."""
         return torch.randn(self.batch, count, self.d_model, device=self.device, dtype=self.dtype)
 
+    def forward(self, x: Tensor, states: tuple[State, ...] | None = None) -> _Pass:
+        """Read the next T tokens: `[B, T, D]` to `[B, T, D]`, and each layer's state."""
+        after: list[State] = []
+        for index, method in enumerate(self.methods):
+            x, state = method(x, states[index] if states else None)
+            after.append(state)
+        return x, tuple(after)
+
     def workload(self, kind: Kind) -> Workload:
         """What one call of this kind does."""
-        self.method.train(kind == "train_step")
+        for method in self.methods:
+            method.train(kind == "train_step")
         if kind == "train_step":
             return Workload(self._train_inputs, self._train_step)
         if kind == "prefill":
             return Workload(lambda: self.tokens(self.context), self._prefill)
-        state = self.prefilled_state()
+        state = self._prefill(self.tokens(self.context))[1]
         self.state_bytes = state_bytes(state)
         # The first step may make room in a cache for many; what is measured is the step after it.
         _, state = self.decode_step(self.tokens(1), state)
@@ -63,51 +97,48 @@ class Layer:
         return Workload(lambda: self.tokens(1), decode)
 
     @torch.no_grad()
-    def prefilled_state(self) -> State:
-        """The state after `context` tokens."""
-        return self.method(self.tokens(self.context))[1]
-
-    @torch.no_grad()
-    def decode_step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+    def decode_step(self, token: Tensor, states: tuple[State, ...]) -> _Pass:
         """Read one more token `[B, 1, D]`."""
-        return self.method(token, state)
+        return self.forward(token, states)
 
     @torch.no_grad()
-    def _prefill(self, x: Tensor) -> tuple[Tensor, State]:
-        return self.method(x)
+    def _prefill(self, x: Tensor) -> _Pass:
+        return self.forward(x)
 
     def _train_inputs(self) -> tuple[Tensor, Tensor]:
-        self.method.zero_grad(set_to_none=True)
+        for method in self.methods:
+            method.zero_grad(set_to_none=True)
         return self.tokens(self.context).requires_grad_(), self.tokens(self.context)
 
     def _train_step(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
         x, gradient = inputs
-        out, _ = self.method(x)
-        penalty = self.method.penalty()
-        if penalty is not None:
-            penalty.backward(retain_graph=True)
+        out, _ = self.forward(x)
+        for method in self.methods:
+            if (penalty := method.penalty()) is not None:
+                penalty.backward(retain_graph=True)
         out.backward(gradient)
         return out
 
 
 class _Pair(NamedTuple):
-    """The layer in question and the anchor's, to be measured side by side."""
+    """The layers in question and as many of the anchor's, to be measured side by side."""
 
-    layer: Layer
-    anchor: Layer | None
-    """None where the layer is the anchor, or the anchor failed."""
+    layers: Layers
+    anchor: Layers | None
+    """None where the method is the anchor, or the anchor failed."""
     is_anchor: bool
-    warning: str | None
-    """Why there is no anchor where there should be one."""
+    warnings: tuple[str | None, ...]
+    """Why there is no anchor where there should be one; what the layers leave out."""
 
 
 def measure_cost(
-    cell: Cell, device: torch.device, stage: Callable[[str], None]
+    cell: Cell, method: Resolved, device: torch.device, stage: Callable[[str], None]
 ) -> list[Measurement]:
-    """The one row of a cost cell.
+    """The one row of a cost cell: all its figures are of one layer.
 
     Args:
         cell: Of any kind but `quality`.
+        method: The cell's method.
         device: Where to measure.
         stage: Told what is done next.
 
@@ -116,35 +147,40 @@ def measure_cost(
     """
     plan = read_cost_recipe(cell)
     stage("build")
-    layer = Layer(cell.method, cell.config, cell, device)
-    check_output(layer.method, plan.d_model, device)
+    layers = Layers(method, cell, device)
+    for built in layers.methods:
+        check_output(built, plan.d_model, device)
     stage("measure")
-    is_anchor = cell.method == ANCHOR and cell.config == layer.spec.config().canonical()
-    anchor, warning = (None, None) if is_anchor else _anchor(cell, device)
-    pair = _Pair(layer, anchor, is_anchor, warning)
+    is_anchor = cell.method == ANCHOR and cell.config == method.spec.config().canonical()
+    anchor, warning = (None, None) if is_anchor else _anchor(cell, device, layers.number)
+    pair = _Pair(layers, anchor, is_anchor, (warning, method.cut_by(cell.num_layers)))
     times = _time(pair, cell.kind, device, plan.seconds)
     stage("weigh")
+    params = sum(p.numel() for built in layers.methods for p in built.parameters())
     shared: Measurement = {
         "status": "ok",
-        "context": layer.context,
+        "context": layers.context,
         "batch": plan.batch,
-        "num_params": sum(p.numel() for p in layer.method.parameters()),
+        "num_params": _share(params, layers.number),
     }
     return [shared | times | _weigh(pair, cell.kind, device)]
 
 
 def _time(pair: _Pair, kind: Kind, device: torch.device, seconds: float) -> Measurement:
     """The columns of speed, and of what disturbed it."""
-    workload = pair.layer.workload(kind)
+    layers = pair.layers
+    workload = layers.workload(kind)
     beside = pair.anchor.workload(kind) if pair.anchor else None
     load, before = noise.load_average(), noise.read_throttling()
     timing, anchor_timing = time_alternating(workload, beside, device, seconds=seconds)
     gpu_reasons = noise.read_gpu_reasons() if device.type == "cuda" else None
     throttled = noise.was_throttled(before, noise.read_throttling(), gpu_reasons)
-    if pair.is_anchor:
-        anchor_timing = timing
-    told = (pair.warning, _scatter(timing, load), THROTTLED if throttled else None)
-    tokens = pair.layer.batch * (1 if kind == "decode" else pair.layer.context)
+    timing = timing.over(layers.number)
+    anchor_timing = (
+        timing if pair.is_anchor else anchor_timing and anchor_timing.over(layers.number)
+    )
+    told = (*pair.warnings, _scatter(timing, load), THROTTLED if throttled else None)
+    tokens = layers.batch * (1 if kind == "decode" else layers.context)
     return {
         "tokens_per_s": tokens / timing.median_ms * 1e3,
         "step_ms": timing.median_ms,
@@ -162,31 +198,37 @@ def _time(pair: _Pair, kind: Kind, device: torch.device, seconds: float) -> Meas
 def _weigh(pair: _Pair, kind: Kind, device: torch.device) -> Measurement:
     """The columns of memory and of work, of calls that nobody times."""
     # A fresh workload: a decode that was timed has moved on by as many steps as there was time for.
-    workload = pair.layer.workload(kind)
+    layers, number = pair.layers, pair.layers.number
+    workload = layers.workload(kind)
     memory = measure_memory(workload, device)
     work = _counted(workload)
     anchor_memory = memory if pair.is_anchor else None
     if pair.anchor:
         anchor_memory = measure_memory(pair.anchor.workload(kind), device)
     return {
-        "flops": work.flops,
-        "touched_bytes": work.touched_bytes,
-        "peak_bytes": memory.peak_bytes,
-        "vanilla_peak_bytes": anchor_memory.peak_bytes if anchor_memory else None,
+        "flops": _share(work.flops, number),
+        "touched_bytes": _share(work.touched_bytes, number),
+        "peak_bytes": _share(memory.peak_bytes, number),
+        "vanilla_peak_bytes": _share(anchor_memory and anchor_memory.peak_bytes, number),
         "memory_source": memory.source,
-        "state_bytes": pair.layer.state_bytes,
+        "state_bytes": _share(layers.state_bytes, number),
     }
 
 
-def _anchor(cell: Cell, device: torch.device) -> tuple[Layer | None, str | None]:
-    """The anchor's layer, or why it cannot stand beside: its failure is not the method's."""
+def _share(total: int | None, number: int) -> int | None:
+    """One layer's share of what was measured of several."""
+    return None if total is None else round(total / number)
+
+
+def _anchor(cell: Cell, device: torch.device, number: int) -> tuple[Layers | None, str | None]:
+    """As many of the anchor's layers, or why they cannot stand beside: it is not the method's."""
     try:
-        layer = Layer(ANCHOR, None, cell, device)
-        trial = layer.workload(cell.kind)
+        layers = Layers(parts.load(ANCHOR), cell, device, number)
+        trial = layers.workload(cell.kind)
         trial.call(trial.prepare())
     except (MemoryError, RuntimeError) as error:
         return None, f"no ratio: {ANCHOR} failed here with {first_line(error)}"
-    return layer, None
+    return layers, None
 
 
 def _counted(workload: Workload) -> Work:

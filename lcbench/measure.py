@@ -47,6 +47,12 @@ class Timing(NamedTuple):
         low, middle, high = np.percentile(repeats_ns, [25, 50, 75]) / 1e6
         return cls(repeats_ns, float(middle), float(high - low))
 
+    def over(self, number: int) -> "Timing":
+        """The share of one of `number` equal parts of the workload."""
+        if number == 1:
+            return self
+        return Timing.of([max(1, round(repeat / number)) for repeat in self.repeats_ns])
+
 
 def time_alternating(
     first: Workload,

@@ -4,8 +4,8 @@ A method is one file in `methods/` that ends in `METHOD = MethodSpec(...)`. Lett
 B batch, T tokens, D `d_model`, H heads, K head width, W window, S segment.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -113,6 +113,19 @@ class Cost(NamedTuple):
     """Of the bytes decoding keeps; 0 where they stop growing."""
 
 
+UNDECLARED = Cost(-1.0, -1.0, -1.0)
+"""Stands where a method made of parts has their cost."""
+
+
+def built_by_parts(shape: ModelShape, config: Any) -> Method:
+    """Stands where each layer is built by a part of the method; `parts.resolve` puts it there.
+
+    Raises:
+        TypeError: Called, because the method was not resolved.
+    """
+    raise TypeError("a method made of parts is built after parts.resolve(spec, config)")
+
+
 def _relative(config: Any) -> int | None:
     return 1
 
@@ -125,11 +138,17 @@ def _unbounded(config: Any) -> int | None:
 class MethodSpec:
     """What a method declares of itself; `lcbench check` verifies each claim.
 
+    A method made of `parts` gives these, its config, title, family, equation and paper: all other
+    claims follow from its parts.
+
     Raises:
-        ValueError: No title, family or equation, or neither causal nor bidirectional.
+        ValueError: No title, family or equation, neither causal nor bidirectional, no cost, or not
+            one of `build` and `parts`.
     """
 
-    build: Callable[[ModelShape, Any], Method]
+    build: Callable[[ModelShape, Any], Method] = built_by_parts
+    parts: Callable[[Any], tuple[str, ...]] | None = None
+    """Methods that stand in its layers in turn, each `name` or `name:field=value,field=value`."""
     config: type[MethodConfig]
     title: str
     family: str
@@ -137,7 +156,7 @@ class MethodSpec:
     equation: str
     """What a token reads, in one line of plain text."""
     paper: Paper
-    cost: Cost
+    cost: Cost = UNDECLARED
     causal: bool = True
     """Works where a token may see only itself and the past."""
     bidirectional: bool = False
@@ -146,6 +165,9 @@ class MethodSpec:
     """Returns a state; without one, decode cells are `unsupported` rows."""
     segment_exact: bool = True
     """Keeps the segment law."""
+    gradient_exact: bool = True
+    """Its gradients are the derivative of its output; not so where a memory stops them or where a
+    choice passes them straight through."""
     shift_period: Callable[[Any], int | None] = _relative
     """Shifting a sequence by this many tokens shifts its output: 1 for relative positions, a block
     for block-anchored patterns, None for absolute positions."""
@@ -153,6 +175,9 @@ class MethodSpec:
     """A token's output depends on how long the call is."""
     reach: Callable[[Any], int | None] = _unbounded
     """Distance to the farthest token one layer reads, or None where there is no such bound."""
+    miniature: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    """Config overrides at which 32 tokens show who sees whom; unless given, sizes of 16 and more
+    are scaled so that the largest is 8."""
     requires: tuple[str, ...] = ()
     """Optional packages it imports."""
 
@@ -162,7 +187,9 @@ class MethodSpec:
                 raise ValueError(f"a method's {name} is empty")
         if not (self.causal or self.bidirectional):
             raise ValueError("a method is causal, bidirectional or both")
-        if self.cost.time < 0 or self.cost.memory < 0 or self.cost.state < 0:
+        if (self.build is built_by_parts) is (self.parts is None):
+            raise ValueError("a method has a build or parts, and not both")
+        if self.parts is None and min(self.cost) < 0:
             raise ValueError(f"cost exponents are not negative, got {tuple(self.cost)}")
 
 

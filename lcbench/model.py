@@ -178,13 +178,13 @@ class Backbone(nn.Module):
         return self.norm(x), tuple(after)
 
     @property
-    def first_method(self) -> Method:
-        """The method of the first layer."""
-        return self.blocks[0].method
+    def methods(self) -> list[Method]:
+        """The method of each layer."""
+        return [layer.method for layer in self.blocks]
 
     def penalty(self) -> Tensor | None:
         """Sum of the methods' penalties, or None when none has one."""
-        terms = [term for layer in self.blocks if (term := layer.method.penalty()) is not None]
+        terms = [term for method in self.methods if (term := method.penalty()) is not None]
         return torch.stack(terms).sum() if terms else None
 
 

@@ -32,6 +32,12 @@ TOLERANCE = 1e-7
 """What two ways to the same float64 output may differ by, as a part of its scale."""
 
 
+class Kept(NamedTuple):
+    """A law that holds, and what was seen that is worth telling."""
+
+    detail: str
+
+
 @dataclass(frozen=True)
 class Probe:
     """One method at one configuration; equal probes build equal modules and draw equal inputs."""
@@ -39,6 +45,9 @@ class Probe:
     spec: MethodSpec
     config: MethodConfig
     seed: int = 0
+    layer: int = 0
+    num_layers: int = 1
+    """Where in a model it stands."""
 
     @property
     def reach(self) -> int | None:
@@ -60,7 +69,12 @@ class Probe:
         """
         causal = self.spec.causal if causal is None else causal
         return ModelShape(
-            d_model=d_model, num_heads=num_heads, causal=causal, train_context=TRAIN_CONTEXT
+            d_model=d_model,
+            num_heads=num_heads,
+            layer=self.layer,
+            num_layers=self.num_layers,
+            causal=causal,
+            train_context=TRAIN_CONTEXT,
         )
 
     def build(

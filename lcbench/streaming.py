@@ -67,7 +67,16 @@ def state_value(probe: Probe) -> str | None:
                 return f"{where}: going on another way from a state changed the state after it"
             if difference(method(mine, state)[0], first).size > TOLERANCE:
                 return f"{where}: going on twice from one state gives two answers"
+            if difference(_after_inference(method, prefix, mine), first).size > TOLERANCE:
+                return f"{where}: a state made in inference mode goes on to another answer"
     return None
+
+
+def _after_inference(method: Method, prefix: Tensor, mine: Tensor) -> Tensor:
+    """What follows a prefix that was read in inference mode, whose tensors torch keeps apart."""
+    with torch.inference_mode():
+        state = method(prefix)[1]
+    return method(mine, state)[0]
 
 
 def state_growth(probe: Probe) -> str | None:
@@ -82,7 +91,9 @@ def state_growth(probe: Probe) -> str | None:
     state: State = None
     sizes: list[int] = []
     for segment in torch.split(x, step, dim=1):
-        state = method(segment, state)[1]
+        y, state = method(segment, state)
+        if not y.isfinite().all():
+            return f"T={step * (len(sizes) + 1)} in segments: the output is not finite"
         sizes.append(max(state_bytes(state), 1))
     first, last = sizes[1], sizes[-1]
     declared = probe.spec.cost.state

@@ -212,6 +212,12 @@ class Cell:
         return json.loads(self.recipe).get("train_context")
 
     @property
+    def num_layers(self) -> int:
+        """Layers of the suite's model: what a method made of parts costs depends on them."""
+        recipe = json.loads(self.recipe)
+        return recipe.get("model", recipe)["num_layers"]
+
+    @property
     def label(self) -> str:
         """A short name for a progress line."""
         if self.kind == "quality":
@@ -279,7 +285,7 @@ def plan_cells(
                 )
     if select.tasks is None:
         for context in _chosen(suite.cost.contexts, select.contexts):
-            recipe = _cost_recipe(suite.cost, context)
+            recipe = _cost_recipe(suite.cost, context, suite.model.num_layers)
             for kind in suite.cost.kinds:
                 for method in methods:
                     cells.append(_cell(kind, method, shared, recipe, 0, 0))
@@ -325,8 +331,8 @@ def _quality_recipe(model: ModelPlan, plan: TaskPlan, contexts: tuple[int, ...])
     return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 
-def _cost_recipe(plan: CostPlan, context: int) -> str:
-    fields = dataclasses.asdict(plan) | {"contexts": [context]}
+def _cost_recipe(plan: CostPlan, context: int, num_layers: int) -> str:
+    fields = dataclasses.asdict(plan) | {"contexts": [context], "num_layers": num_layers}
     del fields["kinds"]
     return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
@@ -343,4 +349,5 @@ def read_cost_recipe(cell: Cell) -> CostPlan:
     """The plan a cost cell's recipe was written from, with the one context of the cell."""
     fields = json.loads(cell.recipe)
     fields["contexts"] = tuple(fields["contexts"])
+    del fields["num_layers"]
     return CostPlan(**fields)

@@ -326,7 +326,13 @@ def show_profile(cell: Cell, profile: "Profile") -> None:
     )
 
 
-OUTCOME_STYLES = {"pass": "green", "fail": "bold red", "warning": "yellow", "not claimed": "dim"}
+OUTCOME_STYLES = {
+    "pass": "green",
+    "fail": "bold red",
+    "warning": "yellow",
+    "not claimed": "dim",
+    "undecided": "bold yellow",
+}
 
 
 def show_findings(name: str, findings: "Sequence[Finding]") -> None:
@@ -340,5 +346,8 @@ def show_findings(name: str, findings: "Sequence[Finding]") -> None:
         style = OUTCOME_STYLES[finding.outcome]
         table.add_row(finding.law, Text(finding.outcome, style), Text(finding.detail))
     out.print(table)
-    failed = sum(finding.outcome == "fail" for finding in findings)
-    out.print(f"{failed} of {len(findings)} laws failed." if failed else "Every law holds.")
+    counts = Counter(finding.outcome for finding in findings)
+    told = [f"{counts['fail']} of {len(findings)} laws failed."] if counts["fail"] else []
+    if counts["undecided"]:
+        told.append(f"{counts['undecided']} could not be decided in time; --timeout gives more.")
+    out.print(" ".join(told) or "Every law that is claimed holds.")

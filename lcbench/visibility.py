@@ -24,7 +24,6 @@ LOUDNESS = (1, 3, 30)
 """Norms of a changed future: some methods leak a future only where it is louder than the past."""
 
 
-@torch.no_grad()
 def receptive_field(
     spec: MethodSpec,
     config: MethodConfig,
@@ -48,7 +47,12 @@ def receptive_field(
     Raises:
         ValueError: The method does not claim what it is to be built for.
     """
-    probe = Probe(spec, config, seed)
+    return measure_field(Probe(spec, config, seed), context, causal=causal)
+
+
+@torch.no_grad()
+def measure_field(probe: Probe, context: int, *, causal: bool | None = None) -> NDArray[np.bool_]:
+    """Who sees whom in the layer a probe stands in; see `receptive_field`."""
     method = probe.build(shape=probe.shape(causal=causal))
     x = probe.tokens(1, context)
     # Three times the norm: a change that a softmax gives no weight to would look like blindness.
@@ -125,7 +129,7 @@ def _gradient_leak(method: Method, x: Tensor, cuts: range) -> str | None:
 
 def two_sided(probe: Probe) -> str | None:
     """Built with `causal=False`, a token reads later ones as well, no farther than the reach."""
-    field = receptive_field(probe.spec, probe.config, probe.context, causal=False, seed=probe.seed)
+    field = measure_field(probe, probe.context, causal=False)
     if not np.triu(field, 1).any():
         return f"T={probe.context}: no output moves when a later token changes"
     return None if probe.reach is None else _beyond(field, probe.reach)
@@ -138,7 +142,7 @@ def reach(probe: Probe) -> str | None:
     context = probe.context
     if probe.reach >= context:
         return f"a reach of {probe.reach} is too long to measure in {MAX_CONTEXT} tokens"
-    field = receptive_field(probe.spec, probe.config, context, seed=probe.seed)
+    field = measure_field(probe, context)
     outputs, tokens = field.nonzero()
     farthest = int(abs(outputs - tokens).max(initial=0))
     if farthest < probe.reach:

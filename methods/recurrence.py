@@ -154,6 +154,7 @@ METHOD = MethodSpec(
         "1901.02860",
     ),
     cost=Cost(time=1.0, memory=1.0, state=0.0),
+    gradient_exact=False,
     shift_period=_segment,
     reach=_reach,
 )

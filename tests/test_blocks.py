@@ -50,6 +50,17 @@ def test_continuing_a_cache_twice_leaves_each_continuation_as_it_was() -> None:
     assert torch.equal(appended(first_cache, 1, seed=4)[0][:, :, :8], expected)
 
 
+@pytest.mark.parametrize("spare", [0, 1])
+def test_a_cache_of_inference_mode_is_continued_outside_of_it(spare: int) -> None:
+    with torch.inference_mode():
+        k, cache = appended(None, 5, seed=0)
+        for step in range(spare):  # the second append leaves room for more
+            k, cache = appended(cache, 1, seed=step)
+    later, _ = appended(cache, 2, seed=9)
+    assert torch.equal(later, torch.cat((k, rows(2, seed=9)), 2))
+    assert cache.position == 5 + spare
+
+
 def test_cache_of_one_sequence_of_a_batch_is_on_its_own() -> None:
     _, cache = appended(None, 5, seed=0)
     _, cache = appended(cache, 1, seed=1)

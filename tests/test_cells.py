@@ -21,6 +21,7 @@ from lcbench.isolation import Send, call
 from lcbench.measure import Timing
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
 from lcbench.noise import Throttling
+from lcbench.parts import Resolved
 from lcbench.suite import (
     Cell,
     CostPlan,
@@ -101,7 +102,14 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "load_method", lambda name: TOYS.get(name) or real(name))
 
 
-def plan(method: str = "vanilla", cost: dict[str, Any] | None = None, **task: Any) -> list[Cell]:
+def plan(
+    method: str = "vanilla",
+    cost: dict[str, Any] | None = None,
+    *,
+    pattern: str | None = None,
+    num_layers: int = 1,
+    **task: Any,
+) -> list[Cell]:
     asked = TaskPlan(**RECALL | task)
     spec = registry.load_task(asked.task)
     suite = Suite(
@@ -109,11 +117,13 @@ def plan(method: str = "vanilla", cost: dict[str, Any] | None = None, **task: An
         version=1,
         device_kind="cpu",
         dtype="float32",
-        model=ModelPlan(d_model=16, num_layers=1, num_heads=2),
+        model=ModelPlan(d_model=16, num_layers=num_layers, num_heads=2),
         tasks=(asked,),
         cost=CostPlan(**COST | (cost or {})),
     )
     config = registry.load_method(method).config().canonical()
+    if pattern:
+        config = json.dumps({"pattern": pattern})
     return plan_cells(
         suite, "for-tests", [MethodCard(method, config, "hash")],
         [TaskCard(spec.config().override(asked.config).canonical(), 1, "hash")],
@@ -372,6 +382,49 @@ def test_a_method_that_cannot_be_counted_is_still_timed_and_weighed(
     assert row["peak_bytes"] > 0
 
 
+def hybrid_cell(kind: str, pattern: str, num_layers: int) -> Cell:
+    cells = plan("hybrid", pattern=pattern, num_layers=num_layers)
+    return next(cell for cell in cells if cell.kind == kind)
+
+
+def test_a_method_made_of_parts_costs_the_mean_of_its_layers() -> None:
+    decode = measured(hybrid_cell("decode", "growing*3+vanilla", 4))
+    token = 16 * 4
+    assert decode["state_bytes"] == round((3 * 64 * token + 2 * 64 * token + 8) / 4)
+    assert decode["num_params"] == (3 * 16 * 16 + 4 * 16 * 16) / 4
+    assert decode["warning"] is None or "layers hold" not in decode["warning"]
+    alone = measured(cost_cell("train_step", "growing"))
+    of_two = measured(hybrid_cell("train_step", "growing+growing", 2))
+    assert of_two["peak_bytes"] <= alone["peak_bytes"]
+    assert of_two["vs_vanilla"] == pytest.approx(of_two["vanilla_step_ms"] / of_two["step_ms"])
+
+
+def test_the_times_of_a_method_made_of_parts_are_a_layers_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own, vanillas = Timing.of([2_000_000] * 5), Timing.of([8_000_000] * 5)
+    monkeypatch.setattr(cost, "time_alternating", lambda *_, **__: (own, vanillas))
+    row = measured(hybrid_cell("prefill", "growing+vanilla", 2))
+    assert row["step_ms"] == 1.0
+    assert row["timings_ns"] == [1_000_000] * 5
+    assert row["vanilla_step_ms"] == 4.0
+    assert row["vs_vanilla"] == 4.0
+    assert row["tokens_per_s"] == pytest.approx(64 / 0.001)
+
+
+def test_a_model_too_shallow_for_all_parts_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet = Timing.of([2_000_000] * 5)
+    monkeypatch.setattr(cost, "time_alternating", lambda *_, **__: (quiet, quiet))
+    told = "2 layers hold the last of 4 parts: growing+vanilla"
+    for cell in plan("hybrid", pattern="growing*3+vanilla", num_layers=2):
+        assert {row["warning"] for row in run_cell(cell, QUIET)} == {told}
+
+
+def test_a_part_that_cannot_decode_leaves_the_whole_unable_to() -> None:
+    with pytest.raises(UnsupportedError, match="keeps no state"):
+        run_cell(hybrid_cell("decode", "vanilla+stateless", 2), QUIET)
+
+
 def test_a_training_step_weighs_the_gradients_of_the_weights() -> None:
     step, prefill = (
         measured(cost_cell(kind, "growing", contexts=(8,))) for kind in ("train_step", "prefill")
@@ -572,14 +625,14 @@ def test_a_config_that_cannot_be_made_is_described_by_its_error(
 
 
 def test_the_anchors_failure_is_not_the_methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = cost.Layer
+    real = cost.Layers
 
-    def layer(name: str, *arguments: object) -> object:
-        if name == "vanilla":
+    def layers(method: Resolved, *arguments: Any) -> object:
+        if method.spec is registry.load_method("vanilla"):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(name, *arguments)
+        return real(method, *arguments)
 
-    monkeypatch.setattr(cost, "Layer", layer)
+    monkeypatch.setattr(cost, "Layers", layers)
     row = measured(cost_cell("prefill", "growing"))
     assert row["status"] == "ok"
     assert row["tokens_per_s"] > 0
@@ -631,6 +684,45 @@ def test_deterministic_cells_are_cells_of_their_own() -> None:
     other = dataclasses.replace(cell, deterministic=True)
     assert other.cell_id != cell.cell_id
     assert other.identity()["deterministic"] is True
+
+
+def test_an_edited_part_makes_another_cell_and_is_refused(
+    own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LCBENCH_PATH", str(own_folder))
+    path = [*lcbench.methods.__path__, str(own_folder / "methods")]
+    monkeypatch.setattr(lcbench.methods, "__path__", path)
+    source = own_folder / "methods" / "cells_part.py"
+    text = Path(registry.source("method", "sliding-window").path).read_text(encoding="utf-8")
+    source.write_text(text, encoding="utf-8")
+    card = describe_method("hybrid", "pattern=cells-part*3+vanilla")
+    assert card.error is None
+    assert card.source_hash not in (registry.source_hash("method", "hybrid"), None)
+    same = describe_method("hybrid", "pattern=vanilla+cells-part")
+    assert same.source_hash == card.source_hash
+    cell = dataclasses.replace(
+        hybrid_cell("prefill", "cells-part*3+vanilla", 4), method_hash=card.source_hash,
+        config=card.config,
+    )  # fmt: skip
+    cells.check_sources(cell)
+    source.write_text(text + "# edited\n", encoding="utf-8")
+    assert describe_method("hybrid", "pattern=cells-part*3+vanilla").source_hash != card.source_hash
+    with pytest.raises(RuntimeError, match="'hybrid' was edited since the run was planned"):
+        cells.check_sources(cell)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("sliding-windw+vanilla", "method 'hybrid': no method 'sliding-windw'; did you mean"),
+        ("hybrid+vanilla", "'hybrid' is made of parts itself, so it cannot be one"),
+        ("sliding-window:windo=3+vanilla", "part 'sliding-window:windo=3': no config field"),
+        ("vanilla*+vanilla", "pattern .* cannot be read at 'vanilla\\*'"),
+    ],
+)
+def test_a_pattern_that_cannot_be_says_why(pattern: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        describe_method("hybrid", f"pattern={pattern}")
 
 
 def test_a_file_edited_since_the_plan_is_refused() -> None:

@@ -4,9 +4,13 @@ Source: none; the toy is a windowed softmax without positions, small enough to b
 """
 
 import dataclasses
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +18,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lcbench.conformance import LAWS, check_law, check_method, measure_cost
-from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
+from lcbench import growth, registry
+from lcbench.conformance import LAWS, TIMED_LAWS, check_law, check_method
+from lcbench.method import (
+    UNDECLARED,
+    Cost,
+    Method,
+    MethodConfig,
+    MethodSpec,
+    ModelShape,
+    Paper,
+    built_by_parts,
+)
 from lcbench.probe import Probe
 from lcbench.visibility import receptive_field
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +126,57 @@ class OneTooNear(Toy):
 class DropsAGradient(Toy):
     def values(self, seen: Tensor) -> Tensor:
         return super().values(seen).detach()
+
+
+class DropsHalfAGradient(Toy):
+    def values(self, seen: Tensor) -> Tensor:
+        return super().values(seen + seen.detach()) / 2
+
+
+class HoldsEveryPair(Toy):
+    """Local in what it reads, but it writes down every pair on the way."""
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Any]:
+        seen = x if state is None else torch.cat([state, x], dim=1)
+        _ = self.q(x) @ self.k(seen).mT
+        return self.v(x), self.keep(seen, state)
+
+
+class WritesIntoAnInferenceState(Toy):
+    def keep(self, seen: Tensor, state: Tensor | None) -> Tensor | None:
+        if state is not None:
+            state.mul_(1)
+        return super().keep(seen, state)
+
+
+class OverflowsFarFromTheStart(Toy):
+    read = 0
+
+    def values(self, seen: Tensor) -> Tensor:
+        self.read += seen.shape[1]
+        return super().values(seen) * (torch.nan if self.read > 16_384 else 1)
+
+
+class DrawsADropout(Toy):
+    generator = torch.Generator().manual_seed(0)
+
+    def values(self, seen: Tensor) -> Tensor:
+        values = super().values(seen)
+        if self.training:
+            values = values * torch.rand(1, generator=self.generator, dtype=seen.dtype)
+        return values
+
+
+class PatchesTorch(Toy):
+    def __init__(self, shape: ModelShape, config: ToyConfig) -> None:
+        super().__init__(shape, config)
+        torch.nn.functional.softmax = torch.softmax
+
+
+class PatchesAnOperator(Toy):
+    def __init__(self, shape: ModelShape, config: ToyConfig) -> None:
+        super().__init__(shape, config)
+        torch.Tensor.__matmul__ = torch.matmul
 
 
 class ForgetsTheLastToken(Toy):
@@ -285,8 +352,11 @@ PLANTED = [
     _planted("weights", ShowsCausalWeightsOnly),
     _planted("shift", CountsPositions),
     _planted("gradients", DropsAGradient),
+    _planted("slope", DropsHalfAGradient),
     _planted("segments", ForgetsTheLastToken),
     _planted("state-value", WritesIntoItsState),
+    _planted("state-value", WritesIntoAnInferenceState),
+    _planted("state-growth", OverflowsFarFromTheStart),
     _planted("state-growth", KeepsTheWholeInputAlive),
     _planted("state-growth", NeverForgetsWhileDecoding),
     _planted("state-growth", PutsTimeFirst),
@@ -298,12 +368,17 @@ PLANTED = [
     _planted("determinism", ScalesItsInputInPlace),
     _planted("determinism", SeesAnotherWindowInTraining),
     _planted("determinism", DrawsNoise),
+    _planted("determinism", DrawsADropout),
     _planted("shape", AnswersInFloat32),
     _planted("shape", KeepsNoState),
     _planted("shape", DoesNotRun),
     _planted("side-effects", StopsTheClock),
+    _planted("side-effects", PatchesTorch),
+    _planted("side-effects", PatchesAnOperator),
     _planted("side-effects", Reseeds),
     _planted("side-effects", DrawsNoise),
+    _planted("memory", HoldsEveryPair, cost=Cost(time=2, memory=1, state=0)),
+    _planted("memory", cost=Cost(time=2, memory=3, state=0)),
     _planted("config", config=UncheckedConfig),
     _planted("config", config=VagueConfig),
     _planted("metadata", paper=Paper("", 2017, "1706.03762")),
@@ -314,8 +389,12 @@ PLANTED = [
 
 
 @pytest.fixture(autouse=True)
-def _clock_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def _put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "perf_counter", time.perf_counter)
+    monkeypatch.setattr(torch.nn.functional, "softmax", torch.nn.functional.softmax)
+    monkeypatch.setattr(torch.Tensor, "__matmul__", torch.Tensor.__matmul__)
+    # The toy holds every pair of tokens, many times over.
+    monkeypatch.setattr(growth, "WEIGHED", (512, 1024))
 
 
 @pytest.mark.parametrize(("law", "spec"), PLANTED)
@@ -327,8 +406,10 @@ def test_a_planted_defect_breaks_its_law(law: str, spec: MethodSpec) -> None:
 
 @pytest.mark.parametrize("window", [2, 5, 90])
 def test_a_sound_method_keeps_every_law(window: int) -> None:
-    findings = check_method(SOUND, ToyConfig(window=window))
-    assert [finding for finding in findings if finding.outcome != "pass"] == []
+    findings = check_method(SOUND, ToyConfig(window=window), cost=False)
+    at_defaults = window == ToyConfig().window
+    wanted = {law.name: "pass" for law in LAWS} | ({} if at_defaults else {"memory": "not claimed"})
+    assert {f.law: (f.outcome, f.detail) for f in findings if f.outcome != wanted[f.law]} == {}
     assert [finding.law for finding in findings] == [law.name for law in LAWS]
 
 
@@ -336,7 +417,7 @@ def test_laws_that_are_not_claimed_are_not_checked() -> None:
     spec = dataclasses.replace(
         SOUND, build=KeepsNoState, streams=False, causal=False, shift_period=lambda _: None
     )
-    findings = {finding.law: finding for finding in check_method(spec)}
+    findings = {finding.law: finding for finding in check_method(spec, cost=False)}
     unclaimed = {name for name, finding in findings.items() if finding.outcome == "not claimed"}
     assert unclaimed == {"causality", "shift", "segments", "state-value", "state-growth"}
     assert {findings[name].outcome for name in findings.keys() - unclaimed} == {"pass"}
@@ -401,7 +482,112 @@ def test_time_is_measured_as_an_exponent() -> None:
             time.sleep(x.shape[1] * 5e-6)
             return x, None
 
-    assert 0.7 < measure_cost(dataclasses.replace(SOUND, build=Sleeps)) < 1.3
+    spec = dataclasses.replace(SOUND, build=Sleeps)
+    assert 0.7 < growth.time_exponent(Probe(spec, ToyConfig())) < 1.3
+
+
+@pytest.mark.parametrize(
+    ("measured", "outcome"), [(0.5, "pass"), (1.2, "pass"), (1.9, "warning"), (0.1, "warning")]
+)
+def test_a_time_that_grows_otherwise_only_warns(
+    monkeypatch: pytest.MonkeyPatch, measured: float, outcome: str
+) -> None:
+    monkeypatch.setattr(growth, "time_exponent", lambda probe: measured)
+    spec = dataclasses.replace(SOUND, cost=Cost(time=1, memory=2, state=0))
+    (law,) = TIMED_LAWS
+    finding = check_law(law, spec)
+    assert finding.outcome == outcome
+    assert f"exponent {measured:.2f} from T=4096 to 16384 forward, declared is 1" in finding.detail
+    assert check_law(law, spec, ToyConfig(window=7)).outcome == "not claimed"
+
+
+def test_torchs_own_compiler_may_wrap_its_functions() -> None:
+    script = (
+        "from lcbench import surroundings as s, registry\n"
+        "from lcbench.probe import Probe\n"
+        "spec = registry.load_method('vanilla')\n"
+        "import torch._dynamo\n"
+        "print(s.side_effects(Probe(spec, spec.config())))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "None"
+
+
+class LoopsOverTokens(Toy):
+    def values(self, seen: Tensor) -> Tensor:
+        return torch.cat([super(LoopsOverTokens, self).values(t) for t in seen.split(1, 1)], 1)
+
+
+def test_a_loop_over_tokens_is_weighed_at_shorter_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "WEIGHED_LOOPS", (128, 256))
+    monkeypatch.setattr(growth, "MOST_OPERATIONS", 2)
+    told = [
+        check_law(_law("memory"), dataclasses.replace(SOUND, build=build)).detail
+        for build in (Toy, LoopsOverTokens)
+    ]
+    assert "from T=512 to 1024 forward" in told[0]
+    assert "from T=128 to 256 forward" in told[1]
+
+
+class Hangs(Toy):
+    """Never answers."""
+
+    def values(self, seen: Tensor) -> Tensor:
+        while True:
+            time.sleep(0.01)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs POSIX signals")
+def test_a_check_ends_in_time_and_says_what_it_did_not_come_to() -> None:
+    findings = check_method(dataclasses.replace(SOUND, build=Hangs), seconds=0.5)
+    outcomes = {finding.law: finding.outcome for finding in findings}
+    assert outcomes["metadata"] == "pass"
+    assert outcomes["shape"] == outcomes["time"] == "undecided"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.fixture
+def composite(monkeypatch: pytest.MonkeyPatch) -> MethodSpec:
+    """A method of two parts, of which the second peeks ahead by its own fault."""
+    specs = {"sound": SOUND, "peeks": dataclasses.replace(SOUND, build=PeeksAhead)}
+    monkeypatch.setattr(registry, "load_method", lambda name: specs[name])
+    return dataclasses.replace(
+        SOUND, build=built_by_parts, cost=UNDECLARED, config=ToyConfig,
+        parts=lambda config: ("sound", "sound", f"peeks:window={config.window}"),
+    )  # fmt: skip
+
+
+def test_a_fault_of_one_part_is_found_in_its_layer(composite: MethodSpec) -> None:
+    finding = check_law(_law("causality"), composite, ToyConfig(window=3))
+    assert finding.outcome == "fail"
+    assert finding.detail.startswith("layer 2, peeks:window=3: T=2: tokens 1.. replaced by")
+
+
+def test_a_law_that_a_part_claims_is_checked_of_it(composite: MethodSpec) -> None:
+    assert check_law(_law("metadata"), composite).outcome == "pass"
+    assert check_law(_law("config"), composite).outcome == "pass"
+    assert check_law(_law("segments"), composite).outcome == "fail"
+    memory = check_law(_law("memory"), composite, ToyConfig(window=3))
+    assert memory.outcome == "pass"
+    assert memory.detail.startswith("layer 0, sound: exponent ")
+
+
+def test_every_part_is_probed_at_the_layer_it_stands_in(
+    composite: MethodSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[ModelShape] = []
+
+    class Notes(Toy):
+        def __init__(self, shape: ModelShape, config: ToyConfig) -> None:
+            super().__init__(shape, config)
+            shapes.append(shape)
+
+    spec = dataclasses.replace(SOUND, build=Notes)
+    monkeypatch.setattr(registry, "load_method", lambda name: spec)
+    check_law(_law("batch"), composite)
+    assert {(shape.layer, shape.num_layers) for shape in shapes} == {(0, 3), (2, 3)}
 
 
 def _law(name: str) -> Any:

@@ -14,13 +14,15 @@ LAYERS = (
     {"blocks", "blockwise", "sampling", "suite", "corpus"},
     {"attention", "block_sparse", "distance_bias"},
     {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"},
-    {"train", "ranking", "probe", "journal", "memory", "counting", "noise", "peaks"},
-    {"streaming", "visibility", "cost", "cards", "plans", "machine"},
+    {"train", "ranking", "probe", "parts", "families", "journal", "memory"}
+    | {"counting", "noise", "peaks"},
+    {"streaming", "visibility", "gradients", "growth", "surroundings", "cost", "cards", "plans"}
+    | {"machine"},
     {"cells"},
-    {"conformance", "errands", "tables"},
+    {"conformance", "errands", "tables", "picture"},
     {"pool", "preload", "profiling"},
     {"runner", "merging"},
-    {"terminal", "status"},
+    {"terminal", "status", "gallery"},
     {"running"},
     {"cli"},
     {"__main__"},
@@ -29,6 +31,7 @@ NO_TORCH = {
     "config", "paths", "locks", "descent", "places", "task", "corpus", "suite", "registry",
     "estimate", "store", "isolation", "memory", "machine", "profiling", "journal", "errands",
     "pool", "runner", "running", "status", "merging", "ranking", "tables", "terminal", "cli",
+    "families",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"},

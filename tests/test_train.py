@@ -204,7 +204,7 @@ def test_a_penalty_is_minimised_and_not_part_of_the_loss_told() -> None:
     loss = train(model, steps=60)
     plain = build()
     train(plain, steps=60)
-    weights = [m.first_method.weight.abs().mean() for m in (model, plain)]
+    weights = [m.methods[0].weight.abs().mean() for m in (model, plain)]
     assert weights[0] < 0.5 * weights[1]
     assert loss < 2 * math.log(VOCAB)
 
