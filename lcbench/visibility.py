@@ -178,7 +178,7 @@ def weights(probe: Probe) -> str | None:
             found = None if given is None else list(given.shape)
             return f"T={context}: the weights are {found}, not [B, H, T, T] {list(expected)}"
         largest = given[0].abs().amax(0).numpy()  # [T, T], a NaN where any head has one
-        field = receptive_field(probe.spec, probe.config, context, causal=causal, seed=probe.seed)
+        field = measure_field(probe, context, causal=causal)
         for output, token in np.argwhere((largest > INFLUENCE) != field):
             moves = "moves" if field[output, token] else "does not move"
             return (
