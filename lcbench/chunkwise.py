@@ -11,6 +11,7 @@ arXiv:2312.06635, section 4; the delta rule, Yang et al. (2024), arXiv:2406.0648
 with a decay arXiv:2412.06464, section 3.3.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -23,9 +24,6 @@ CHUNK = 64
 
 FAINTEST = -80.0
 """Logarithm of the least decay: smaller ones are as good as 0, and ten times as slow to take."""
-
-
-GROUP_PAIRS = 2**18
 
 
 class Read(NamedTuple):
@@ -89,7 +87,7 @@ def _step(
 def _groups(v: Tensor) -> list[slice]:
     """Groups of whole chunks to work on at once, and what is left of the last one."""
     # On a processor what a group needs stays in its cache; an accelerator wants few launches.
-    pairs = GROUP_PAIRS if v.device.type == "cpu" else 2**25
+    pairs = 2**18 if v.device.type == "cpu" else 2**25
     size = CHUNK * max(1, pairs // (v.size(0) * v.size(1) * CHUNK * CHUNK))
     whole = v.size(2) - v.size(2) % CHUNK
     groups = [slice(start, min(start + size, whole)) for start in range(0, whole, size)]
@@ -131,7 +129,8 @@ class _InGroups(torch.autograd.Function):
         needed = [i for i, need in enumerate(ctx.needs_input_grad[2:]) if need]
         totals: list[Tensor | None] = [None] * len(tensors)
         for i in needed:
-            totals[i] = torch.zeros_like(tensors[i])
+            constant = tensors[i].size(2) == 1
+            totals[i] = torch.zeros_like(tensors[i]) if constant else torch.empty_like(tensors[i])
         for rows, state in zip(reversed(groups), reversed(states), strict=True):
             parts = [tensor if tensor is None else _rows_of(tensor, rows) for tensor in tensors]
             state = state.detach().requires_grad_()
@@ -143,7 +142,10 @@ class _InGroups(torch.autograd.Function):
             given = (grad[:, :, rows], grad_state)
             grad_state, *added = torch.autograd.grad(read, leaves, given)
             for i, part in zip(needed, added, strict=True):
-                _rows_of(totals[i], rows).add_(part)
+                if tensors[i].size(2) == 1:
+                    totals[i] += part
+                else:
+                    totals[i][:, :, rows] = part
         return None, grad_state, *totals
 
 
@@ -163,10 +165,11 @@ def _read_chunks(
         beta = _chunked(beta, chunk, state.dtype)
         solve = _UnitInverse.apply(_scores(k, k, kept) * beta) * beta.mT
         v, recalled = solve @ v, solve @ (k * _decay(kept))
-        reading = reading - scores @ recalled
-        decay = torch.eye(k.size(-1), device=k.device, dtype=k.dtype) * decay - writing @ recalled
+        reading = _plus_product(reading, scores, -recalled)
+        eye = torch.eye(k.size(-1), device=k.device, dtype=k.dtype)
+        decay = _plus_product(eye * decay, writing, -recalled)
     before, state = _scan(state, decay, writing @ v)
-    y = scores @ v + reading @ before
+    y = _plus_product(scores @ v, reading, before)
     return Read(y.flatten(2, 3)[:, :, :tokens].to(dtype), state)
 
 
@@ -196,17 +199,76 @@ def _scores(q: Tensor, k: Tensor, kept: Tensor) -> Tensor:
     if kept.size(-1) == 1:
         ones = torch.ones(q.size(-2), q.size(-2), device=q.device, dtype=q.dtype)
         return (q @ k.mT) * (_decay((kept - kept.mT).clamp(max=0)) * ones.tril())
-    # A decay a row cannot be drawn out of the product, and as factors exp(kept_i) exp(-kept_j) it
-    # overflows. Between two halves it passes their border, from where both factors are below 1.
     q, k, kept = torch.broadcast_tensors(q, k, kept)
-    blocks = (q * k).sum(-1)[..., None, None]  # [B, H, N, C, 1, 1]
-    while (size := blocks.size(-1)) < q.size(-2):
-        halves = [part.unflatten(-2, (-1, 2, size)).unbind(-3) for part in (q, k, kept)]
-        (_, late_q), (early_k, _), (early, late) = halves
-        border = early[..., -1:, :]
-        corner = (late_q * _decay(late - border)) @ (early_k * _decay(border - early)).mT
-        blocks = _joined(blocks, corner)
-    return blocks[..., 0, :, :]
+    return _RowScores.apply(q, k, kept)  # pyright: ignore[reportReturnType]
+
+
+class _RowScores(torch.autograd.Function):
+    """`_scores` where each row of the state has a decay of its own.
+
+    Such a decay cannot be drawn out of the product over rows, and split into exp(kept_i) and
+    exp(-kept_j) it overflows. Between a later and an earlier half it is taken to their border and
+    on from there, which are two factors below 1; so are halves of halves, down to one token.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, kept: Tensor) -> Tensor:
+        ctx.save_for_backward(q, k, kept)
+        scores = (q * k).sum(-1)[..., None, None]  # [B, H, N, C, 1, 1]
+        for size, since, until in _to_borders(kept):
+            late_q, early_k = _later(q, size) * since, _earlier(k, size) * until
+            scores = _joined(scores, late_q @ early_k.mT)
+        return scores[..., 0, :, :]
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, kept = ctx.saved_tensors
+        grad_q, grad_k = torch.zeros_like(q), torch.zeros_like(k)
+        for size, since, until in _to_borders(kept):
+            late_q, early_k = _later(q, size) * since, _earlier(k, size) * until
+            corner = _below(grad, size)
+            _later(grad_q, size).add_((corner @ early_k).mul_(since))
+            _earlier(grad_k, size).add_((corner.mT @ late_q).mul_(until))
+        grad_kept = q * grad_q - k * grad_k
+        # Added last: a token's own score does not depend on decays, nor would it cancel exactly.
+        own = grad.diagonal(0, -2, -1)[..., None]
+        return torch.addcmul(grad_q, own, k), torch.addcmul(grad_k, own, q), grad_kept
+
+
+def _earlier(part: Tensor, size: int) -> Tensor:
+    """The first of each two blocks of `size` tokens, `[..., C / 2 size, size, K]`."""
+    return part.unflatten(-2, (-1, 2, size))[..., 0, :, :]
+
+
+def _later(part: Tensor, size: int) -> Tensor:
+    """The second of each two blocks of `size` tokens."""
+    return part.unflatten(-2, (-1, 2, size))[..., 1, :, :]
+
+
+def _to_borders(kept: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Sizes of blocks, decays since the border before each later one, and until it in the earlier.
+
+    Those of longer blocks are products of those of shorter ones: taking them as exponentials of
+    differences would take most of the time of the scores.
+    """
+    since = _decay(torch.cat((kept[..., :1, :], kept.diff(dim=-2)), -2))
+    until, size = torch.ones_like(since), 1
+    while size < kept.size(-2):
+        yield size, _later(since, size), _earlier(until, size)
+        # Both of these are read before either is changed: the last row of `since` is the block's.
+        first, second = (part(since, size)[..., -1:, :].clone() for part in (_earlier, _later))
+        _later(since, size).mul_(first)
+        _earlier(until, size).mul_(second)
+        size *= 2
+
+
+def _below(square: Tensor, size: int) -> Tensor:
+    """Of `[..., C, C]` the blocks next below those on the diagonal: `[..., M, size, size]`."""
+    pairs = square.unflatten(-1, (-1, 2, size)).unflatten(-4, (-1, 2, size))
+    return pairs[..., 1, :, :, 0, :].diagonal(0, -4, -2).movedim(-1, -3)
 
 
 def _joined(blocks: Tensor, corner: Tensor) -> Tensor:
@@ -228,10 +290,8 @@ class _UnitInverse(torch.autograd.Function):
         size = system.size(-1)
         blocks = system.new_ones(*system.shape[:-1], 1, 1)
         while (half := blocks.size(-1)) < size:
-            pairs = system.unflatten(-1, (-1, 2, half)).unflatten(-4, (-1, 2, half))
-            below = pairs[..., 1, :, :, 0, :].diagonal(0, -4, -2).movedim(-1, -3)
             first, second = blocks.unflatten(-3, (-1, 2)).unbind(-3)
-            blocks = _joined(blocks, -(second @ below @ first))
+            blocks = _joined(blocks, -(second @ _below(system, half) @ first))
         inverse = blocks[..., 0, :, :]
         ctx.save_for_backward(inverse)
         return inverse
@@ -241,6 +301,13 @@ class _UnitInverse(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (inverse,) = ctx.saved_tensors
         return -(inverse.mT @ grad @ inverse.mT).tril(-1)
+
+
+def _plus_product(base: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """`base + left @ right`, in one pass over memory."""
+    sizes = torch.broadcast_shapes(*(part.shape[:-2] for part in (base, left, right)))
+    base, left, right = (part.expand(*sizes, -1, -1).flatten(0, -3) for part in (base, left, right))
+    return torch.baddbmm(base, left, right).unflatten(0, sizes)
 
 
 def _scan(state: Tensor, decay: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,5 +323,8 @@ def _scan(state: Tensor, decay: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
     # Unbound first: the gradient of an index into a long tensor is as long as the tensor.
     for kept, new in zip(decays, added.unbind(2), strict=True):
         before.append(state)
-        state = new + kept @ state if decay.size(-1) > 1 else torch.addcmul(new, kept, state)
+        if decay.size(-1) == 1:
+            state = torch.addcmul(new, kept, state)
+        else:
+            state = _plus_product(new, kept, state)
     return torch.stack(before, 2), state

@@ -23,8 +23,8 @@ from lcbench.suite import ANCHOR, Cell, MethodCard, Suite, TaskCard
 from lcbench.task import stream
 
 HARNESS_FILES = (
-    "config", "method", "blocks", "attention", "model", "task", "corpus", "sampling", "suite",
-    "train", "measure", "environment", "isolation", "cells",
+    "config", "method", "blocks", "attention", "chunkwise", "model", "task", "corpus", "sampling",
+    "suite", "train", "measure", "environment", "isolation", "cells",
 )  # fmt: skip
 """Modules of this package that can change a number; their hash is part of every cell's id."""
 WAIT_S = 0.2

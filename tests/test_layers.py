@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     {"config", "paths", "__init__"},
     {"method", "task", "methods", "suites", "app"},
-    {"blocks", "attention", "sampling", "suite", "corpus"},
+    {"blocks", "attention", "chunkwise", "sampling", "suite", "corpus"},
     {"registry", "model", "measure", "environment", "estimate", "store", "isolation"},
     {"train", "ranking", "probe"},
     {"streaming", "visibility", "cells", "cards", "plans"},
@@ -24,7 +24,7 @@ NO_TORCH = {"config", "paths", "task", "corpus", "suite", "registry", "estimate"
     "isolation", "ranking", "runner", "tables", "terminal", "cli",
 }  # fmt: skip
 PLUGINS = {
-    "methods": {"method", "blocks", "attention"},
+    "methods": {"method", "blocks", "attention", "chunkwise"},
     "suites": {"suite"},
     "suites/tasks": {"task", "corpus", "sampling"},
 }
