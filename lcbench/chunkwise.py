@@ -61,27 +61,44 @@ def linear_recurrence(
     if state is None:
         wide = torch.promote_types(v.dtype, torch.float32)
         state = v.new_zeros(v.size(0), v.size(1), q.size(3), v.size(3), dtype=wide)
+    inputs = _Inputs(q, k, v, log_decay, beta)
     with torch.autocast(v.device.type, enabled=False):
         if v.size(2) == 1:
-            return _step(state, q, k, v, log_decay, beta)
+            return _step(state, inputs)
         groups = _groups(v)
         if len(groups) == 1:
-            return _read_chunks(state, q, k, v, log_decay, beta)
-        return Read(*_InGroups.apply(groups, state, q, k, v, log_decay, beta))
+            return _read_chunks(state, inputs)
+        result: Any = _InGroups.apply(groups, state, *inputs)
+        return Read(*result)
 
 
-def _step(
-    state: Tensor, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor | None
-) -> Read:
+class _Inputs(NamedTuple):
+    """What the tokens bring to the recurrence."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    log_decay: Tensor | None
+    beta: Tensor | None
+
+    def at(self, rows: slice) -> "_Inputs":
+        """Those of some tokens; what is the same for all of them stays whole."""
+        parts: list[Any] = [
+            part if part is None or part.size(2) == 1 else part[:, :, rows] for part in self
+        ]
+        return _Inputs(*parts)
+
+
+def _step(state: Tensor, inputs: _Inputs) -> Read:
     """One token: the recurrence as it is written."""
-    dtype = v.dtype
-    q, k, v = (part.to(state.dtype) for part in (q, k, v))
+    wide, log_decay, beta = state.dtype, inputs.log_decay, inputs.beta
+    q, k, v = (part.to(wide) for part in inputs[:3])
     if log_decay is not None:
-        state = state * log_decay.to(state.dtype).exp().mT
+        state = state * log_decay.to(wide).exp().mT
     if beta is not None:
-        v = beta.to(state.dtype) * (v - k @ state)
+        v = beta.to(wide) * (v - k @ state)
     state = state + k.mT * v
-    return Read((q @ state).to(dtype), state)
+    return Read((q @ state).to(inputs.v.dtype), state)
 
 
 def _groups(v: Tensor) -> list[slice]:
@@ -94,27 +111,21 @@ def _groups(v: Tensor) -> list[slice]:
     return groups if whole == v.size(2) else [*groups, slice(whole, v.size(2))]
 
 
-def _rows_of(tensor: Tensor, rows: slice) -> Tensor:
-    """Some rows of a tensor `[B, H, T, ...]`, all of one that is the same for all tokens."""
-    return tensor if tensor.size(2) == 1 else tensor[:, :, rows]
-
-
 class _InGroups(torch.autograd.Function):
     """`_read_chunks` group by group, with a backward that goes through each of them again."""
 
     @staticmethod
     def forward(
-        ctx: Any, groups: list[slice], state: Tensor, *tensors: Tensor | None
+        ctx: Any, groups: list[slice], state: Tensor, *tensors: Any
     ) -> tuple[Tensor, Tensor]:
-        v = tensors[2]
-        assert v is not None
+        inputs = _Inputs(*tensors)
+        v = inputs.v
         # In memory tokens come before heads, so that heads are joined without a copy.
         y = v.new_empty(v.size(0), v.size(2), v.size(1), v.size(3)).transpose(1, 2)
         states: list[Tensor] = []
         for rows in groups:
             states.append(state)
-            parts = [tensor if tensor is None else _rows_of(tensor, rows) for tensor in tensors]
-            y[:, :, rows], state = _read_chunks(state, *parts)
+            y[:, :, rows], state = _read_chunks(state, inputs.at(rows))
         ctx.groups = groups
         ctx.save_for_backward(*states, *tensors)
         return y, state
@@ -127,17 +138,17 @@ class _InGroups(torch.autograd.Function):
         groups: list[slice] = ctx.groups
         states, tensors = ctx.saved_tensors[: len(groups)], ctx.saved_tensors[len(groups) :]
         needed = [i for i, need in enumerate(ctx.needs_input_grad[2:]) if need]
-        totals: list[Tensor | None] = [None] * len(tensors)
+        totals: list[Any] = [None] * len(tensors)
         for i in needed:
             constant = tensors[i].size(2) == 1
             totals[i] = torch.zeros_like(tensors[i]) if constant else torch.empty_like(tensors[i])
         for rows, state in zip(reversed(groups), reversed(states), strict=True):
-            parts = [tensor if tensor is None else _rows_of(tensor, rows) for tensor in tensors]
+            parts: list[Any] = list(_Inputs(*tensors).at(rows))
             state = state.detach().requires_grad_()
             for i in needed:
                 parts[i] = parts[i].detach().requires_grad_()
             with torch.autocast(grad.device.type, enabled=False), torch.enable_grad():
-                read = _read_chunks(state, *parts)
+                read = _read_chunks(state, _Inputs(*parts))
             leaves = (state, *(parts[i] for i in needed))
             given = (grad[:, :, rows], grad_state)
             grad_state, *added = torch.autograd.grad(read, leaves, given)
@@ -149,28 +160,26 @@ class _InGroups(torch.autograd.Function):
         return None, grad_state, *totals
 
 
-def _read_chunks(
-    state: Tensor, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor | None
-) -> Read:
+def _read_chunks(state: Tensor, inputs: _Inputs) -> Read:
     """A few chunks: what lies within each of them is scored, all at once; states follow."""
-    dtype, tokens = v.dtype, v.size(2)
+    tokens, beta = inputs.v.size(2), inputs.beta
     chunk = min(CHUNK, 1 << (tokens - 1).bit_length())
-    q, k, v = (_chunked(part, chunk, state.dtype) for part in (q, k, v))  # [B, H, N, C, K]
-    kept = _kept(log_decay, tokens, chunk, q)  # [B, H, N, C, 1 or K], of the state before a chunk
+    q, k, v = (_chunked(part, chunk, state.dtype) for part in inputs[:3])  # [B, H, N, C, K]
+    kept = _kept(inputs.log_decay, tokens, chunk, q)  # [B, H, N, C, 1 or K]
     end = kept[..., -1:, :]
     scores, reading = _scores(q, k, kept), q * _decay(kept)
     writing = (k * _decay(end - kept)).mT
     decay = _decay(end).mT  # [B, H, N, 1 or K, 1]
     if beta is not None:
         beta = _chunked(beta, chunk, state.dtype)
-        solve = _UnitInverse.apply(_scores(k, k, kept) * beta) * beta.mT
+        solve = _unit_inverse(_scores(k, k, kept) * beta) * beta.mT
         v, recalled = solve @ v, solve @ (k * _decay(kept))
         reading = _plus_product(reading, scores, -recalled)
         eye = torch.eye(k.size(-1), device=k.device, dtype=k.dtype)
         decay = _plus_product(eye * decay, writing, -recalled)
     before, state = _scan(state, decay, writing @ v)
     y = _plus_product(scores @ v, reading, before)
-    return Read(y.flatten(2, 3)[:, :, :tokens].to(dtype), state)
+    return Read(y.flatten(2, 3)[:, :, :tokens].to(inputs.v.dtype), state)
 
 
 def _chunked(part: Tensor, chunk: int, dtype: torch.dtype) -> Tensor:
@@ -278,8 +287,13 @@ def _joined(blocks: Tensor, corner: Tensor) -> Tensor:
     return torch.cat((F.pad(first, (0, first.size(-1))), below), -2)
 
 
+def _unit_inverse(system: Tensor) -> Tensor:
+    """Inverse of I + L, L being what lies below the diagonal of `[..., C, C]`."""
+    return _UnitInverse.apply(system)  # pyright: ignore[reportReturnType]
+
+
 class _UnitInverse(torch.autograd.Function):
-    """Inverse of I + L, of which only the part L below the diagonal is read.
+    """`_unit_inverse` with its own gradient.
 
     Halves of it are inverted, then quarters of the rest, in as many products as C has doublings:
     several times as fast as substitution row by row, and as accurate.
