@@ -30,8 +30,8 @@ class Heads(nn.Module):
         self.key_dim = max(1, round(key_ratio * shape.head_dim))
         if rotary and self.key_dim % 2:
             raise ValueError(
-                f"rotary positions turn pairs: a head's keys must be of even width, got "
-                f"{self.key_dim} (d_model {shape.d_model} over num_heads {shape.num_heads})"
+                f"rotary positions turn pairs: a key's head_dim must be even, got {self.key_dim} "
+                f"(d_model {shape.d_model} over num_heads {shape.num_heads})"
             )
         self.num_heads, self.rotary = shape.num_heads, rotary
         self.q = nn.Linear(shape.d_model, shape.num_heads * self.key_dim, bias=False)

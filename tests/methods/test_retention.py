@@ -47,7 +47,7 @@ def test_state_is_in_float32_and_knows_its_position() -> None:
 
 def test_keys_without_pairs_to_turn_are_refused() -> None:
     probe = Probe(METHOD, Config(key_ratio=0.125))
-    with pytest.raises(ValueError, match="keys must be of even width, got 1"):
+    with pytest.raises(ValueError, match="head_dim must be even, got 1"):
         probe.build()
 
 
