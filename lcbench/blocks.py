@@ -3,9 +3,11 @@
 Letters: B batch, T new tokens, S keys, D width, H heads, K head width.
 """
 
+import math
 from typing import Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lcbench.method import ModelShape
@@ -14,20 +16,26 @@ from lcbench.method import ModelShape
 class Heads(nn.Module):
     """The four projections of attention: D to H heads of K for queries, keys and values, and back.
 
+    Args:
+        shape: Where the method stands.
+        rotary: Whether queries and keys are turned by their positions.
+        key_ratio: Width of a head's queries and keys over that of its values, D / H.
+
     Raises:
-        ValueError: Rotary positions with an odd head width.
+        ValueError: Rotary positions with an odd width of queries.
     """
 
-    def __init__(self, shape: ModelShape, *, rotary: bool = True) -> None:
+    def __init__(self, shape: ModelShape, *, rotary: bool = True, key_ratio: float = 1.0) -> None:
         super().__init__()
-        if rotary and shape.head_dim % 2:
+        self.key_dim = max(1, round(key_ratio * shape.head_dim))
+        if rotary and self.key_dim % 2:
             raise ValueError(
-                f"rotary positions turn pairs: head_dim must be even, got {shape.head_dim} "
+                f"rotary positions turn pairs: a key's head_dim must be even, got {self.key_dim} "
                 f"(d_model {shape.d_model} over num_heads {shape.num_heads})"
             )
         self.num_heads, self.rotary = shape.num_heads, rotary
-        self.q = nn.Linear(shape.d_model, shape.d_model, bias=False)
-        self.k = nn.Linear(shape.d_model, shape.d_model, bias=False)
+        self.q = nn.Linear(shape.d_model, shape.num_heads * self.key_dim, bias=False)
+        self.k = nn.Linear(shape.d_model, shape.num_heads * self.key_dim, bias=False)
         self.v = nn.Linear(shape.d_model, shape.d_model, bias=False)
         self.o = nn.Linear(shape.d_model, shape.d_model, bias=False)
 
@@ -115,6 +123,44 @@ def angles_of(positions: Tensor, width: int, *, base: float = 10_000.0) -> Tenso
     """Position times `base^(-2i / width)`: `[T, width / 2]`, float64 for the far positions."""
     exponents = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device) / width
     return positions.double()[:, None] * base**-exponents
+
+
+def unit(x: Tensor) -> Tensor:
+    """Vectors `[..., K]` scaled to length 1, the shortest ones to less."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
+
+
+class RMSNorm(nn.RMSNorm):
+    """torch's, in the dtype of its input: under autocast a weight in float32 would be refused."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale each vector `[..., width]` to a root mean square of 1, and by the weight."""
+        assert self.weight is not None
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
+class Steps(nn.Module):
+    """How far each head's clock moves with a token, and how much of its state is left after it.
+
+    Source: Gu and Dao (2023), "Mamba", arXiv:2312.00752, sections 3.5 and 3.6, with one rate a head
+    as in Mamba-2, arXiv:2405.21060, section 7.
+    """
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.logits = nn.Linear(shape.d_model, shape.num_heads, bias=False)
+        # At first a token takes a step between 0.001 and 0.1, of which the bias is the softplus'
+        # inverse, and a step of 1 leaves between e^-1 and e^-16.
+        step = torch.empty(shape.num_heads).uniform_(math.log(1e-3), math.log(1e-1)).exp()
+        self.bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))
+        self.log_rate = nn.Parameter(torch.empty(shape.num_heads).uniform_(1, 16).log())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Steps and logarithms of decays for x `[B, T, D]`: `[B, H, T, 1]`, float32 at least."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        step = F.softplus(self.logits(x).to(wide) + self.bias.to(wide))  # [B, T, H]
+        step = step.transpose(1, 2)[..., None]
+        return step, step * -self.log_rate.to(wide).exp()[:, None, None]
 
 
 class WindowCache(NamedTuple):

@@ -26,8 +26,9 @@ from lcbench.task import stream
 
 HARNESS_FILES = (
     "config", "method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias",
-    "model", "parts", "task", "corpus", "sampling", "suite", "train", "measure", "counting",
-    "noise", "environment", "descent", "isolation", "errands", "contract", "cost", "cells",
+    "chunkwise", "model", "parts", "task", "corpus", "sampling", "suite", "train", "measure",
+    "counting", "noise", "environment", "descent", "isolation", "errands", "contract", "cost",
+    "cells",
 )  # fmt: skip
 """Modules of this package that can change a number; their hash is part of every cell's id."""
 WAIT_S = 0.2

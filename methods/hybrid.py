@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lcbench.method import MethodConfig, MethodSpec, Paper
 
-DEFAULT_PATTERN = "sliding-window*3+vanilla"
+DEFAULT_PATTERN = "gated-delta-net*3+sliding-window"
 MOST_PARTS = 64
 """Layers that one period of a pattern may have."""
 

@@ -12,7 +12,7 @@ LAYERS = (
     {"config", "paths", "locks", "descent", "__init__"},
     {"method", "task", "methods", "suites", "app", "places"},
     {"blocks", "blockwise", "sampling", "suite", "corpus"},
-    {"attention", "block_sparse", "distance_bias"},
+    {"attention", "block_sparse", "distance_bias", "chunkwise"},
     {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"},
     {"train", "ranking", "probe", "parts", "families", "journal", "memory"}
     | {"counting", "noise", "peaks"},
@@ -34,7 +34,8 @@ NO_TORCH = {
     "families",
 }  # fmt: skip
 PLUGINS = {
-    "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"},
+    "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"}
+    | {"chunkwise"},
     "suites": {"suite"},
     "suites/tasks": {"task", "corpus", "sampling"},
 }

@@ -63,3 +63,27 @@ def in_calls() -> Callable[[Method, Tensor, list[int]], Tensor]:
         return torch.cat(outputs, 1)
 
     return run
+
+
+@pytest.fixture
+def recur() -> Callable[..., Tensor]:
+    """A recurrence with a matrix for a state, one token after the other."""
+
+    def run(q: Tensor, k: Tensor, v: Tensor, *, decay=1.0, beta: Tensor | None = None) -> Tensor:
+        """Outputs `[B, H, T, V]` of q, k `[B, H, T, K]`; decay and beta broadcast to `[..., T, K]`.
+
+        A decay multiplies the state before a token is written; beta makes that a correction.
+        """
+        decay = torch.as_tensor(decay, dtype=v.dtype).expand(k.shape)
+        state, outputs = torch.zeros(*k.shape[:2], k.size(3), v.size(3), dtype=v.dtype), []
+        for t in range(v.size(2)):
+            state = decay[:, :, t, :, None] * state
+            written = v[:, :, t]
+            if beta is not None:
+                recalled = torch.einsum("bhk,bhkv->bhv", k[:, :, t], state)
+                written = beta[:, :, t] * (written - recalled)
+            state = state + torch.einsum("bhk,bhv->bhkv", k[:, :, t], written)
+            outputs.append(torch.einsum("bhk,bhkv->bhv", q[:, :, t], state))
+        return torch.stack(outputs, 2)
+
+    return run
