@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
@@ -46,6 +47,9 @@ SEED = 2024
 
 def fork_run(folder: Path) -> int:
     """Start `lcbench run` in a fork, into a folder; gives the fork's process id."""
+    # A run that is killed while it asks for a child takes the server with it, as it should: in
+    # everyday life the server is its own. This call starts it anew.
+    call(callable)
     pid = os.fork()
     if pid:
         return pid
@@ -56,11 +60,13 @@ def fork_run(folder: Path) -> int:
     forkserver._forkserver.ensure_running = lambda: None
     sys.argv = ["lcbench", *COMMAND]
     code = 1
-    with contextlib.suppress(BaseException):
-        try:
-            main([*COMMAND, "--results", str(folder), "--jobs", "2"])
-        except SystemExit as end:
-            code = int(end.code or 0)
+    try:
+        main([*COMMAND, "--results", str(folder), "--jobs", "2"])
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:  # noqa: BLE001 -- the log shall have it
+        traceback.print_exc()
+        sys.stderr.flush()
     os._exit(code)
 
 
@@ -78,9 +84,11 @@ def wait_for(pid: int, until: Callable[[], bool]) -> int | None:
 
 
 def moment(folder: Path, rng: random.Random, span_s: float) -> Callable[[], bool]:
-    """When to kill a run: at any time, while it measures, or about when it seals."""
-    count, latest = rng.choice(((0, span_s), (1, span_s / 2), (NUM_CELLS, 0.03)))
-    delay, cells = rng.uniform(0, latest), folder / "tiny" / "cells"
+    """When to kill a run: at any time, after it measured a cell or more, or about when it seals."""
+    cells = folder / "tiny" / "cells"
+    one_more = min(NUM_CELLS, len(list(cells.glob("*.parquet"))) + 1)
+    count, latest = rng.choice(((0, span_s), (one_more, span_s / 3), (NUM_CELLS, 0.03)))
+    delay = rng.uniform(0, latest)
     begun: list[float] = []
 
     def passed() -> bool:
