@@ -16,9 +16,10 @@ from lcbench.config import UsageError, split_assignments
 from lcbench.contract import UnsupportedError, check_output, config_of, first_line
 from lcbench.cost import Layers, Measurement, measure_cost
 from lcbench.environment import usable_cores
+from lcbench.isolation import failure_of
 from lcbench.model import Backbone
 from lcbench.parts import Resolved
-from lcbench.suite import Cell, MethodCard, read_quality_recipe
+from lcbench.suite import Cell, MethodCard, read_quality_recipe, too_long
 from lcbench.task import Split, Task
 from lcbench.train import DivergedError, Evaluation, Report, evaluate, train
 
@@ -169,12 +170,25 @@ class _Quality:
             "ceiling": self.task_spec.ceiling,
             "warning": self.method.cut_by(self.cell.num_layers),
         }
-        return [
-            shared
-            | {"context": context, "floor": test.floor(context)}
-            | self.evaluate(model, test, context)._asdict()
-            for context in self.plan.contexts
-        ]
+        rows: list[Measurement] = []
+        for context in self.plan.contexts:
+            try:
+                scores = self.evaluate(model, test, context)._asdict()
+            except Exception as error:
+                failure = failure_of(error)
+                if failure["status"] != "oom" or not rows:
+                    raise
+                return rows + self._out_of_memory(context, failure)
+            rows.append(shared | {"context": context, "floor": test.floor(context)} | scores)
+        return rows
+
+    def _out_of_memory(self, first: int, failure: dict[str, Any]) -> list[Measurement]:
+        """Rows of the context that was too long and of those beyond it: shorter ones stand."""
+        told = {name: failure[name] for name in ("status", "error", "asked_bytes")}
+        rows: list[Measurement] = [{**told, "stage": "evaluate", "context": first}]
+        for context in self.plan.contexts[self.plan.contexts.index(first) + 1 :]:
+            rows.append({"status": "oom", "error": too_long(first), "context": context})
+        return rows
 
     def task(self, split: Split) -> Task[Any]:
         """The task's examples of one split."""

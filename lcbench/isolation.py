@@ -311,7 +311,7 @@ def _serve(
     try:
         send("done", target(*args, send))
     except BaseException as error:  # noqa: BLE001 -- whatever it is, the parent must hear of it
-        send("failed", _failure(error))
+        send("failed", failure_of(error))
     # Not by returning: taking torch down in good order takes longer than a short cell. And with all
     # that the call may have started, which would disturb the next.
     descent.kill(*descent.descendants(me))
@@ -328,7 +328,8 @@ def _end_with_parent(lifeline: Connection) -> None:
         os._exit(1)
 
 
-def _failure(error: BaseException) -> dict[str, Any]:
+def failure_of(error: BaseException) -> dict[str, Any]:
+    """Status, scrubbed reason, traceback, and bytes asked for, of what a cell's work raised."""
     text = scrub(str(error).strip().partition("\n")[0])
     status: Status = _status_of(error)
     plain = status in ("usage", "unsupported", "invalid")

@@ -21,7 +21,7 @@ from lcbench.paths import PACKAGE
 from lcbench.places import Place
 from lcbench.pool import Executor
 from lcbench.store import Row
-from lcbench.suite import ANCHOR, Cell, MethodCard, Suite, TaskCard
+from lcbench.suite import ANCHOR, NOT_TRIED, Cell, MethodCard, Suite, TaskCard, too_long
 from lcbench.task import stream
 
 HARNESS_FILES = (
@@ -36,7 +36,6 @@ LOOK_S = 0.5
 """How often a run that has nothing else to do looks after the cells another works on."""
 TELL_S = 2.0
 """How long a run is idle before it says why."""
-NOT_TRIED = "not tried: "
 
 
 class Event(NamedTuple):
@@ -204,8 +203,7 @@ class _Ladder:
         least = None if cell.kind == "quality" else self._least.get(self._rung(cell))
         if least is None or cell.contexts[0] <= least:
             return None
-        error = f"{NOT_TRIED}out of memory at {least:,}"
-        return Verdict("oom", None, None, error, None, None, 0.0)
+        return Verdict("oom", None, None, too_long(least), None, None, 0.0)
 
     def _rung(self, cell: Cell) -> str:
         recipe = {**json.loads(cell.recipe), "contexts": None}

@@ -20,6 +20,15 @@ ANCHOR = "vanilla"
 """The method every other is timed beside."""
 
 
+NOT_TRIED = "not tried: "
+"""How the reason begins of a context that was too long before it was reached."""
+
+
+def too_long(context: int) -> str:
+    """Why contexts beyond one at which memory ran out are not tried."""
+    return f"{NOT_TRIED}out of memory at {context:,}"
+
+
 def _require_positive(owner: str, **values: float) -> None:
     for name, value in values.items():
         if value <= 0:

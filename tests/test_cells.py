@@ -729,3 +729,33 @@ def test_a_file_edited_since_the_plan_is_refused() -> None:
     cell = dataclasses.replace(cost_cell("prefill", "vanilla"), method_hash="of another text")
     with pytest.raises(RuntimeError, match="edited since the run was planned"):
         cells.check_sources(cell)
+
+
+class Hungry(Stateless):
+    """Has room for 48 tokens."""
+
+    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
+        if x.size(1) > 48:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().forward(x, state)
+
+
+def test_a_context_too_long_for_memory_leaves_the_shorter_ones_their_scores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(TOYS, "hungry", toy_spec(Hungry, streams=False))
+    (cell, *_) = plan("hungry", train_context=32, contexts=(32, 64, 128))
+    scored, failed, untried = run_cell(cell, QUIET)
+    assert (scored["status"], scored["context"]) == ("ok", 32)
+    assert scored["score"] >= 0
+    assert (failed["status"], failed["context"], failed["asked_bytes"]) == ("oom", 64, 2**31)
+    assert "Tried to allocate" in failed["error"]
+    assert (untried["status"], untried["context"]) == ("oom", 128)
+    assert untried["error"] == "not tried: out of memory at 64"
+
+
+def test_a_method_with_no_room_to_train_fails_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TOYS, "hungry", toy_spec(Hungry, streams=False))
+    (cell, *_) = plan("hungry", train_context=64, contexts=(64,))
+    with pytest.raises(torch.OutOfMemoryError):
+        run_cell(cell, QUIET)
