@@ -6,6 +6,7 @@ process that died are added by the runner, so that a method's process cannot sta
 
 import json
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, NamedTuple
 
 import torch
@@ -137,6 +138,8 @@ class _Quality:
             "task": [cell.task, cell.task_version, cell.task_config],
             "seed": cell.seed,
         }
+        self.train_s: dict[float, float] = {}
+        """Seconds that training at each learning rate took, scoring not among them."""
 
     def run(self) -> list[Measurement]:
         """Train, then one row a context."""
@@ -149,6 +152,7 @@ class _Quality:
             "learning_rate": learning_rate,
             "train_steps": self.plan.steps,
             "train_tokens": self.plan.steps * self.plan.batch * self.plan.train_context,
+            "train_s": self.train_s[learning_rate],
             "num_params": sum(p.numel() for p in model.parameters()),
             "metric": self.task_spec.metric,
             "ceiling": self.task_spec.ceiling,
@@ -200,6 +204,7 @@ class _Quality:
         self.watcher.stage("train")
         # What a method draws while it trains (dropout, random features) belongs to the seed too.
         torch.manual_seed(self.cell.seed)
+        started = monotonic()
         train(
             model,
             task,
@@ -209,6 +214,7 @@ class _Quality:
             dtype=self.dtype,
             report=self.watcher.report,
         )
+        self.train_s[learning_rate] = monotonic() - started
         return model
 
     def evaluate(self, model: Backbone, task: Task[Any], context: int) -> Evaluation:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lcbench import ranking
+from lcbench.budgets import Budget, within
 from lcbench.plans import suite_plan
 
 MOST_PROBLEMS = 5
@@ -33,14 +34,27 @@ def show_problems(problems: Sequence[tuple[Path, str]], out: Console) -> None:
 
 
 BOARD_COLUMNS = (
-    *("quality", "coverage", "effective_context", "prefill_speed", "train_speed"),
-    *("decode_speed", "memory", "state_bytes_per_token", "failed", "pareto"),
+    *("place_first", "quality", "coverage", "effective_context", "prefill_speed"),
+    *("train_speed", "decode_speed", "memory", "state_bytes_per_token", "failed", "pareto"),
 )
 """What of `ranking.leaderboard` fits a terminal."""
+_TITLES = {"place_first": "Place"}
+"""Titles of columns that show another beside their own."""
 
 
-def show_leaderboard(frame: pd.DataFrame, out: Console, plan: pd.DataFrame | None) -> None:
-    """Print a board for each suite and kind of device, and the scores it is made of."""
+def show_leaderboard(
+    frame: pd.DataFrame, out: Console, plan: pd.DataFrame | None, budget: Budget | None = None
+) -> None:
+    """Print a board for each suite and kind of device, and the scores it is made of.
+
+    Args:
+        frame: Rows.
+        out: Where to.
+        plan: What counts, see `ranking.leaderboard`.
+        budget: Leave out what was not trained within it, see `budgets.within`.
+    """
+    everything = frame
+    frame = within(frame, budget) if budget else frame
     board = ranking.leaderboard(frame, plan)
     if board.empty:
         out.print("No results yet. [bold]lcbench run --method all[/] makes some.")
@@ -59,6 +73,22 @@ def show_leaderboard(frame: pd.DataFrame, out: Console, plan: pd.DataFrame | Non
         for task, points in near.groupby("task"):
             out.print(_distance_table(str(task), points, part))
         out.print(Text(_legend(part), style="dim"))
+    if budget:
+        out.print(Text(_BUDGETS[budget], style="dim"))
+    show_put_aside(everything, out)
+
+
+_BUDGETS = {
+    "steps": "Counted are models trained for as many steps as vanilla's.",
+    "time": "Counted are models trained in vanilla's time, 10 % more forgiven; slower ones are"
+    " timeouts and score 0.",
+}
+
+
+def show_put_aside(frame: pd.DataFrame, out: Console) -> None:
+    """Say how many rows a board leaves out, and why."""
+    if aside := ranking.tell_put_aside(ranking.comparable(frame).put_aside):
+        out.print(Text(aside, style="yellow"), soft_wrap=True)
 
 
 def _board_table(title: str, board: pd.DataFrame) -> Table:
@@ -68,7 +98,8 @@ def _board_table(title: str, board: pd.DataFrame) -> Table:
     for name in BOARD_COLUMNS:
         column = columns[name]
         unit = f"\n{column.unit}" if column.unit else ""
-        table.add_column(f"{column.title}{unit}", justify="right")
+        title = _TITLES.get(name, column.title)
+        table.add_column(f"{title}{unit}", justify="right")
     for row in board.to_dict("records"):
         values = [_board_value(row, columns[name]) for name in BOARD_COLUMNS]
         table.add_row(str(row["label"]), *values)
@@ -82,6 +113,8 @@ def _board_value(row: Mapping[Any, Any], column: ranking.BoardColumn) -> str:
     text = f"{value:,.{column.digits or 0}f}"
     if column.name == "quality" and not pd.isna(row["quality_low"]):
         text += f" [{row['quality_low']:.3f}, {row['quality_high']:.3f}]"
+    if column.name == "place_first" and row["place_last"] > value:
+        text += f"–{row['place_last']:.0f}"
     return text
 
 
@@ -153,7 +186,9 @@ def _legend(board: pd.DataFrame) -> str:
         for name in ("prefill", "train", "decode")
     }
     return (
-        "Quality: normalised score (0 is the floor, 1 the ceiling), mean over tasks and contexts."
+        "Quality: normalised score (0 is the floor, 1 the ceiling), mean over tasks, families and"
+        " lengths, with what other seeds and examples would have given. Place: by quality; those"
+        " that cannot be told apart share it, and one seed a task tells nobody apart."
         " Effective context: as far as every task keeps 85 % of its trained-context score;"
         " 0 where one never rose above its floor."
         f"\nSpeed: vanilla's time over the method's, prefill{at['prefill']}, training{at['train']},"
@@ -174,14 +209,18 @@ def new_table(title: str) -> Table:
 
 
 def show_leaderboard_as(
-    form: str, frame: pd.DataFrame, problems: Sequence[tuple[Path, str]]
+    form: str,
+    frame: pd.DataFrame,
+    problems: Sequence[tuple[Path, str]],
+    budget: Budget | None = None,
 ) -> None:
     """Print the leaderboard as a table, Markdown, CSV or JSON; problems go to standard error."""
     show_problems(problems, Console(stderr=True))
     if form == "table":
-        show_leaderboard(frame, console(), suite_plan(frame))
+        show_leaderboard(frame, console(), suite_plan(frame), budget)
         return
-    board = ranking.leaderboard(frame, suite_plan(frame))
+    show_put_aside(frame, Console(stderr=True))
+    board = ranking.leaderboard(within(frame, budget) if budget else frame, suite_plan(frame))
     if form == "csv":
         print(board.to_csv(index=False), end="")  # noqa: T201 -- data for a pipe
     elif form == "json":
@@ -194,7 +233,10 @@ def _markdown(board: pd.DataFrame) -> str:
     columns = {column.name: column for column in ranking.board_columns()}
     names = ["suite", "device_kind", *BOARD_COLUMNS]
     titles = ["Suite", "Device", "Method"]
-    titles += [" ".join(filter(None, columns[n][1:3])) for n in BOARD_COLUMNS]
+    titles += [
+        " ".join(filter(None, (_TITLES.get(n, columns[n].title), columns[n].unit)))
+        for n in BOARD_COLUMNS
+    ]
     lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * 3 + " ---: |" * len(BOARD_COLUMNS)]
     for row, label in zip(board.to_dict("records"), ranking.entry_labels(board), strict=True):
         values = [_board_value(row, columns[name]) for name in names[2:]]
