@@ -485,6 +485,7 @@ def test_only_the_listed_columns_are_needed(tmp_path: Path):
 
 
 OWN = ["quality", "quality_low", "quality_high", "coverage", "effective_context"]
+OWN += ["passing_context"]
 OWN += ["train_exponent", "prefill_exponent", "decode_exponent", "num_params", "ok", "failed"]
 
 scores = st.one_of(st.none(), st.floats(0, 1))
@@ -507,6 +508,7 @@ def rows_of(method: str, measured: tuple[dict, dict]) -> list[Row]:
                 task=task,
                 context=context,
                 seed=seed,
+                score_se=0.02,
                 status="error" if value is None else "ok",
             )
             for (task, context, seed), value in quality.items()
@@ -515,14 +517,21 @@ def rows_of(method: str, measured: tuple[dict, dict]) -> list[Row]:
     ]
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(one_method, min_size=2, max_size=3), st.randoms())
-def test_rivals_never_change_a_methods_own_numbers(methods, random):
+def test_rivals_and_filters_never_change_a_methods_own_numbers(methods, random):
     names = ["vanilla", "window", "recurrence"][: len(methods)]
     rows = [row for name, each in zip(names, methods, strict=True) for row in rows_of(name, each)]
     plan = task_scores(frame(*rows)).merge(pd.DataFrame({"seed": [0, 1, 2]}), how="cross")
-    random.shuffle(rows)
-    together = leaderboard(frame(*rows), plan).set_index("method")[OWN]
+    plan["family"] = plan["task"].map({"mqar": "recall"})
+    elsewhere = [
+        {**row, **place} for row in rows for place in ({"suite": "a"}, {"device_kind": "a"})
+    ]
+    shuffled = rows + elsewhere
+    random.shuffle(shuffled)
+    everything = leaderboard(frame(*shuffled), pd.concat([plan, plan.assign(suite="a")]))
+    here = (everything["suite"] == "quick") & (everything["device_kind"] == "cpu")
+    together = everything[here].set_index("method")[OWN]
     for name in names:
         alone = leaderboard(frame(*(r for r in rows if r["method"] == name)), plan)
         pd.testing.assert_frame_equal(
