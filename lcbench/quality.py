@@ -155,13 +155,14 @@ def _draw(measured: Measured, cells: pd.DataFrame, levels: Sequence[str]) -> _Dr
     copies = _draw_tasks(measured, levels)
     entries, shares["row"] = np.unique(shares["entry"], return_inverse=True)
     drawn = np.zeros((len(entries), RESAMPLES))
-    for (group, task, size), stratum in shares.groupby(["group", "trained", "num_seeds"]):
-        rows = stratum["row"].to_numpy()[:: int(size)]
+    for _, stratum in shares.groupby(["group", "trained", "num_seeds"]):
+        group, task, size = (_first(stratum, name) for name in ("group", "trained", "num_seeds"))
+        rows = stratum["row"].to_numpy()[::size]
         names = [row.to_json() for _, row in measured.entries.loc[entries[rows], ENTRY].iterrows()]
         name = measured.tasks.loc[task, TASK].to_json()
-        own = _draw_seeds(stratum, int(size), name, levels)
+        own = _draw_seeds(stratum, size, name, levels)
         if "examples" in levels:
-            own = own + _noise(stratum, int(size), [name + n for n in names])
+            own = own + _noise(stratum, size, [name + entry for entry in names])
         drawn[rows] += own * copies.of_task[group, task]
     for row, group in enumerate(measured.entries.loc[entries, "group"]):
         drawn[row] /= copies.total[group]
@@ -197,18 +198,23 @@ def _draw_tasks(measured: Measured, levels: Sequence[str]) -> _Copies:
     """Draw families, and tasks within each, as the plan of each group has them."""
     of_task: dict[tuple[int, int], _Floats] = {}
     total: dict[int, _Floats] = {}
-    for group, pairs in pair_weights(measured.planned).groupby("group"):
+    for _, pairs in pair_weights(measured.planned).groupby("group"):
+        group = _first(pairs, "group")
         families = sorted(pairs["family"].unique())
         of_family = _multiplicities(families, drawn="family" in levels)
-        total[int(group)] = np.zeros(RESAMPLES)
+        total[group] = np.zeros(RESAMPLES)
         for family, part in pairs.groupby("family"):
             tasks = sorted(part["task"].unique())
             within = _multiplicities(tasks, drawn="task" in levels)
-            for (task, code), rows in part.groupby(["task", "trained"]):
+            for task, rows in part.groupby("task"):
                 copies = of_family[families.index(family)] * within[tasks.index(task)]
-                of_task[int(group), int(code)] = copies
-                total[int(group)] += copies * rows["weight"].sum()
+                of_task |= {(group, int(code)): copies for code in rows["trained"].unique()}
+                total[group] += copies * rows["weight"].sum()
     return _Copies(of_task, total)
+
+
+def _first(frame: pd.DataFrame, name: str) -> int:
+    return int(frame[name].to_numpy()[0])
 
 
 def _multiplicities(names: Sequence[str], *, drawn: bool) -> _Floats:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     {"config", "paths", "__init__"},
     {"method", "task", "methods", "suites", "app"},
-    {"blocks", "attention", "sampling", "suite", "corpus", "statistics"},
+    {"blocks", "attention", "sampling", "suite", "corpus", "floors", "statistics"},
     {"registry", "model", "measure", "environment", "estimate", "store", "isolation"},
     {"train", "probe", "rows"},
     {"scores", "costs"},
@@ -24,12 +24,12 @@ LAYERS = (
     {"__main__"},
 )
 NO_TORCH = {"config", "paths", "task", "corpus", "suite", "registry", "estimate", "store"} | {
-    "isolation", "ranking", "runner", "tables", "terminal", "cli",
+    "floors", "isolation", "ranking", "runner", "tables", "terminal", "cli",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "attention"},
     "suites": {"suite"},
-    "suites/tasks": {"task", "corpus", "sampling"},
+    "suites/tasks": {"task", "corpus", "sampling", "floors"},
 }
 
 
