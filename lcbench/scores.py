@@ -16,6 +16,8 @@ RULER's bar, 0.856, is what one model of 7B parameters scores on RULER; a normal
 none that is borrowed."""
 SOLVED = 0.95
 """Normalised score from which a seed has solved its task."""
+GAIN_START = 256
+"""Bytes at the start of a text, where next to nothing has been read yet."""
 PLAN = ["suite", *TASK, "context", "seed"]
 """Columns of a plan; `device_kind` and the task's `family` may be among them."""
 PLACE = ["group", "trained", "context", "seed"]
@@ -84,6 +86,30 @@ def distance_curve(frame: pd.DataFrame) -> pd.DataFrame:
     curve["score"] *= curve["count"]
     pooled = curve.groupby([*keys, "distance_from"], as_index=False)[["score", "count"]].sum()
     return pooled.assign(score=pooled["score"] / pooled["count"])
+
+
+def context_gains(frame: pd.DataFrame) -> pd.DataFrame:
+    """Bits a byte saved by what was read: the first `GAIN_START` bytes' less the last half's.
+
+    A row each (entry, task, context) of `bits_per_byte` beyond `GAIN_START` bytes, means over
+    seeds, with both sides. Positions are kept by octave, so the last half is the finest end there
+    is of a context that is a power of two; of others the last octave may be shorter.
+    """
+    rows = comparable(frame).frame
+    rows = rows[(rows["status"] == "ok") & (rows["metric"] == "bits_per_byte")]
+    rows = rows[rows["score_by_position"].notna()]
+    by_octave = [np.asarray(scores, dtype=np.float64) for scores in rows["score_by_position"]]
+    num_first = int(np.log2(GAIN_START))
+    # Octave b holds 2^b positions, and the first also position 0.
+    sizes = np.array([2, *(2**octave for octave in range(1, num_first))])
+    long = np.array([len(scores) > num_first for scores in by_octave], dtype=bool)
+    kept = [scores for scores in by_octave if len(scores) > num_first]
+    rows = rows[long].assign(
+        first=[float(scores[:num_first] @ sizes / GAIN_START) for scores in kept],
+        last=[float(scores[-1]) for scores in kept],
+    )
+    gains = rows.groupby([*ENTRY, *TASK, "context"])[["first", "last"]].mean().reset_index()
+    return gains.assign(gain=gains["first"] - gains["last"])
 
 
 def lay_out(rows: pd.DataFrame, plan: pd.DataFrame | None = None) -> Measured:

@@ -34,7 +34,7 @@ MOST_ANSWER, MOST_TAIL, MOST_SPAN = 24, 64, 256
 """Bytes of the longest answer, question with answer, and statement that are asked about."""
 SPLIT_BYTES = 8_000_000
 """Source parsed of each split, since parsing all of it takes longer than a short run."""
-FEWEST = 50
+FEWEST = 16
 """Facts that a context must leave room for."""
 _TRIES = 8
 _NEVER = 2**62
