@@ -319,6 +319,21 @@ def test_distance_buckets_are_pooled_by_their_counts():
     assert distance_curve(frame(rows[2])).empty
 
 
+def test_context_gain_is_what_the_first_bytes_cost_more_than_the_last_half():
+    bits = {"metric": "bits_per_byte", "floor": 5.0, "ceiling": 0.0}
+    first = [4.0] * 7 + [3.0]
+    rows = [
+        score(2.0, context=1024, score_by_position=[*first, 2.5, 2.0], **bits),
+        score(2.0, context=1024, seed=1, score_by_position=[*first, 2.5, 1.0], **bits),
+        score(2.0, context=256, score_by_position=first, **bits),
+        score(0.9, context=2048, score_by_position=[0.5] * 11),
+        score(None, context=2048, status="oom", **bits),
+    ]
+    [got] = ranking.context_gains(frame(*rows)).to_dict("records")
+    assert (got["context"], got["first"], got["last"], got["gain"]) == (1024, 3.5, 1.5, 2.0)
+    assert ranking.context_gains(frame(*rows[2:])).empty
+
+
 def test_exponents_are_slopes_of_the_long_rungs_or_the_last_three():
     def times(kind: str, contexts: list[int], exponent: float, bend: int = 0) -> list[Row]:
         return [cost(kind, c, step_ms=100.0 if c < bend else c**exponent) for c in contexts]

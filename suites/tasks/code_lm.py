@@ -87,11 +87,17 @@ class CodeLM(Task[Config]):
 
 @functools.cache
 def _bytes_back(split: Split) -> NDArray[np.int32]:
-    """From each byte of an identifier back to that of its last occurrence, else 0: `[bytes]`."""
-    text = text_of(split)
+    return bytes_back(text_of(split).tobytes())
+
+
+def bytes_back(text: bytes) -> NDArray[np.int32]:
+    """How far back each byte of an identifier last stood in that identifier, else 0: `[bytes]`.
+
+    The first byte of an identifier is left out: nothing before it tells which will come.
+    """
     back = np.zeros(len(text), np.int32)
     last: dict[bytes, int] = {}
-    for match in _IDENTIFIER.finditer(text.tobytes()):
+    for match in _IDENTIFIER.finditer(text):
         start = last.get(match[0])
         if start is not None:
             back[match.start() + 1 : match.end()] = match.start() - start

@@ -32,8 +32,8 @@ END = ord("\n")
 """Ends an answer."""
 MOST_ANSWER, MOST_TAIL, MOST_SPAN = 24, 64, 256
 """Bytes of the longest answer, question with answer, and statement that are asked about."""
-SPLIT_BYTES = 8_000_000
-"""Source parsed of each split, since parsing all of it takes longer than a short run."""
+SPLIT_BYTES = {"train": 6_000_000, "validation": 2_000_000, "test": 2_000_000}
+"""Source parsed of each split, at most: parsing all of it takes longer than a short run."""
 FEWEST = 16
 """Facts that a context must leave room for."""
 _TRIES = 8
@@ -132,7 +132,7 @@ class _Facts(NamedTuple):
 class _Fitting(NamedTuple):
     """The facts that fit a context, with the running sum of their weights."""
 
-    index: IntArray
+    facts: IntArray
     upto: NDArray[np.float64]
 
 
@@ -145,7 +145,7 @@ def _documents(split: Split) -> tuple[Document, ...]:
 
     taken: list[Document] = []
     for document in sorted(load_corpus().split(split), key=shuffled):
-        if sum(len(d.text) for d in taken) + len(document.text) <= SPLIT_BYTES:
+        if sum(len(d.text) for d in taken) + len(document.text) <= SPLIT_BYTES[split]:
             taken.append(document)
     return tuple(taken)
 
@@ -161,12 +161,12 @@ def _all_facts(split: Split) -> tuple[Fact, ...]:
         except (SyntaxError, ValueError):
             tree = ast.Module([], [])
         lines = np.cumsum([0, *map(len, document.text.splitlines(keepends=True))]) + offset
-        found += _facts_of(tree, document.text, offset, lines)
+        found += facts_of(tree, document.text, offset, lines)
         offset += len(document.text) + len(SEPARATOR)
     return tuple(sorted(found, key=lambda fact: fact.begin))
 
 
-def _facts_of(tree: ast.Module, text: bytes, offset: int, lines: IntArray) -> Iterator[Fact]:
+def facts_of(tree: ast.Module, text: bytes, offset: int, lines: IntArray) -> Iterator[Fact]:
     """The facts of one file, whose lines start at `lines`."""
 
     def span(node: ast.expr | ast.arg | ast.alias) -> tuple[int, int]:
@@ -299,7 +299,7 @@ def _place(
     left = np.arange(batch)
     for _ in range(_TRIES):
         drawn = rng.random(len(left)) * fitting.upto[-1]
-        chosen[left] = fitting.index[np.searchsorted(fitting.upto, drawn, side="right")]
+        chosen[left] = fitting.facts[np.searchsorted(fitting.upto, drawn, side="right")]
         fact = chosen[left]
         room = context - facts.tail_length[fact] - (facts.end - facts.begin)[fact]
         gaps[left] = rng.integers(facts.decoy[fact], room + 1)

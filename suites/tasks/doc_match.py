@@ -70,9 +70,9 @@ class DocMatch(Task[Config]):
             rivals = modules.rivals[one]
             other = one if is_same else rivals[int(shares[row, 3] * len(rivals))]
             # One is the earlier and one the later of its module, be it one module or two.
-            inputs[row, :half] = _stretch(modules.texts[one], half, shares[row])
+            inputs[row, :half] = stretch(modules.texts[one], half, shares[row])
             turned = np.append(shares[row, :2], 1 - shares[row, 2])
-            inputs[row, -half - 1 : -1] = _stretch(modules.texts[other], half, turned)
+            inputs[row, -half - 1 : -1] = stretch(modules.texts[other], half, turned)
         targets = np.full_like(inputs, IGNORE)
         targets[:, -1] = np.where(same == 1, SAME, OTHER)
         return Batch(inputs, targets)
@@ -127,7 +127,7 @@ def _modules(split: Split, length: int) -> _Modules:
     return _Modules(tuple(np.frombuffer(text, np.uint8) for text in texts), tuple(rivals))
 
 
-def _stretch(text: NDArray[np.uint8], half: int, shares: NDArray[np.float64]) -> NDArray[np.uint8]:
+def stretch(text: NDArray[np.uint8], half: int, shares: NDArray[np.float64]) -> NDArray[np.uint8]:
     """The earlier or the later, as `shares[2]` says, of two stretches that do not overlap."""
     room = len(text) - 2 * half
     earlier, later = np.sort((shares[:2] * (room + 1)).astype(np.int64))

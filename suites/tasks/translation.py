@@ -34,8 +34,8 @@ OPERATIONS = tuple(sorted(dis.opmap))
 MOST_CONSTANT = 24
 MOST_SOURCE = 2048
 """Bytes of the longest function taken."""
-SPLIT_BYTES = 5_000_000
-"""Source compiled of each split, since compiling all of it takes longer than a short run."""
+SPLIT_BYTES = {"train": 4_000_000, "validation": 1_000_000, "test": 1_000_000}
+"""Source compiled of each split, at most: compiling all of it takes longer than a short run."""
 _BOOKKEEPING = {"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "RESUME"}
 _SPELT = {*dis.hasname, *dis.haslocal, *dis.hasfree, *dis.hasconst}
 _TOKEN_OF = {name: END + 1 + rank for rank, name in enumerate(OPERATIONS)}
@@ -153,7 +153,7 @@ def _documents(split: Split) -> Iterator[Document]:
     total = 0
     for document in sorted(load_corpus().split(split), key=shuffled):
         total += len(document.text)
-        if total > SPLIT_BYTES:
+        if total > SPLIT_BYTES[split]:
             return
         yield document
 
@@ -196,9 +196,8 @@ def translate(source: bytes) -> Pair | None:
         if instruction.opname in _BOOKKEEPING:
             continue
         tokens = [_TOKEN_OF[instruction.opname], *_argument(instruction)]
-        where = instruction.positions
-        known = where is not None and where.lineno and where.col_offset is not None
-        at = int(starts[where.lineno - 1]) + where.col_offset if known else -1
+        line, _, column, _ = instruction.positions or (None,) * 4
+        at = -1 if line is None or column is None else int(starts[line - 1]) + column
         listing += tokens
         origin += [at] * len(tokens)
     return Pair(
