@@ -1,5 +1,6 @@
 """Two methods against each other: paired tests on the same examples, and ratios of cost."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -41,12 +42,13 @@ def compare(frame: pd.DataFrame, a: str, b: str) -> Comparison:
 
     - `score_a`, `score_b`, `difference`: means over seeds of means over examples.
     - `low`, `high`: 1.96 standard errors to either side, of examples within seeds or of seeds,
-      whichever is larger. One seed knows nothing of the second.
+      whichever is larger. One seed knows nothing of the second. NaN where nothing ever differed.
     - `p`: that these models do as well on other examples. Where every example is right or wrong the
       exact sign test (McNemar's), else sign flips; examples are the units, since answers of one
       example depend on each other. Not corrected for the number of lines.
     - `better`: the label of the better one where `p` is below 0.05 and the interval leaves out 0.
-    - `smallest_effect`: the difference that these data would have shown with a chance of 80 %.
+    - `smallest_effect`: the difference that these data would have shown with a chance of 80 %, and
+      for the sign test at least the fewest wins without a loss that it takes for significant.
 
     Columns of `costs`: `speed` (a's over b's, each timed beside vanilla), `memory` and `state`
     (bytes, a's over b's).
@@ -144,7 +146,8 @@ def _paired(
     every = np.concatenate(gaps)
     error = _standard_error(gaps)
     difference = float(np.mean([gap.mean() for gap in gaps]))
-    is_exact = bool(np.isin(every, (-1.0, 0.0, 1.0)).all())
+    right_or_wrong = all(np.isin(pair, (0.0, 1.0)).all() for pair in seeds)
+    is_exact = right_or_wrong and metric != "bits_per_byte"
     if is_exact:
         p = sign_test(int((every > 0).sum()), int((every < 0).sum()))
     else:
@@ -157,13 +160,21 @@ def _paired(
         "score_a": float(means[0]),
         "score_b": float(means[1]),
         "difference": difference,
-        "low": difference - _Z * error,
-        "high": difference + _Z * error,
+        "low": difference - _Z * error if error else math.nan,
+        "high": difference + _Z * error if error else math.nan,
         "test": "sign" if is_exact else "sign flips",
         "p": p,
         "better": labels[0 if a_is_better else 1] if told_apart else None,
-        "smallest_effect": smallest_effect(error),
+        "smallest_effect": _smallest_effect(error, len(every), is_exact=is_exact),
     }
+
+
+def _smallest_effect(error: float, examples: int, *, is_exact: bool) -> float:
+    """What the data would have shown; NaN where examples that never differ tell no spread."""
+    if is_exact:
+        fewest = next(wins for wins in itertools.count(1) if sign_test(wins, 0) < ALPHA)
+        return max(smallest_effect(error), fewest / examples)
+    return smallest_effect(error) if error else math.nan
 
 
 def _standard_error(gaps: list[NDArray[np.float64]]) -> float:

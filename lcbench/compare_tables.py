@@ -59,7 +59,7 @@ def _score_cells(row: Mapping[Any, Any]) -> list[str]:
     in_bits = row["metric"] == "bits_per_byte"
     factor, digits = (1.0, 3) if in_bits else (100.0, 1)
     a, b, gap, low, high, smallest = (
-        f"{row[name] * factor:.{digits}f}"
+        "–" if pd.isna(row[name]) else f"{row[name] * factor:.{digits}f}"
         for name in ("score_a", "score_b", "difference", "low", "high", "smallest_effect")
     )
     trained = "*" if row["context"] == row["train_context"] else ""

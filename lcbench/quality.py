@@ -1,5 +1,6 @@
 """One number of many scores: means over task, family and length, their intervals and places."""
 
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -90,7 +91,9 @@ def pair_weights(planned: pd.DataFrame) -> pd.DataFrame:
 def weighted(measured: Measured, cells: pd.DataFrame) -> pd.DataFrame:
     """Cells with the `weight`, `length`, `family` and `task` that the plan gives them."""
     cells = cells.merge(measured.entries[["entry", "group"]], on="entry")
-    return cells.merge(pair_weights(measured.planned), on=["group", "trained", "context"])
+    cells = cells.merge(pair_weights(measured.planned), on=["group", "trained", "context"])
+    # A merge may put rows in any order, and sums round by it.
+    return cells.sort_values(CELL, ignore_index=True)
 
 
 def mean_quality(
@@ -155,14 +158,14 @@ def _draw(measured: Measured, cells: pd.DataFrame, levels: Sequence[str]) -> _Dr
     copies = _draw_tasks(measured, levels)
     entries, shares["row"] = np.unique(shares["entry"], return_inverse=True)
     drawn = np.zeros((len(entries), RESAMPLES))
+    entry_names, task_names = _names(measured.entries[ENTRY]), _names(measured.tasks[TASK])
     for _, stratum in shares.groupby(["group", "trained", "num_seeds"]):
         group, task, size = (_first(stratum, name) for name in ("group", "trained", "num_seeds"))
         rows = stratum["row"].to_numpy()[::size]
-        names = [row.to_json() for _, row in measured.entries.loc[entries[rows], ENTRY].iterrows()]
-        name = measured.tasks.loc[task, TASK].to_json()
-        own = _draw_seeds(stratum, size, name, levels)
+        own = _draw_seeds(stratum, size, task_names[task], levels)
         if "examples" in levels:
-            own = own + _noise(stratum, size, [name + entry for entry in names])
+            names = [task_names[task] + entry_names[entry] for entry in entries[rows]]
+            own = own + _noise(stratum, size, names)
         drawn[rows] += own * copies.of_task[group, task]
     for row, group in enumerate(measured.entries.loc[entries, "group"]):
         drawn[row] /= copies.total[group]
@@ -176,7 +179,7 @@ def _seed_shares(measured: Measured, cells: pd.DataFrame) -> pd.DataFrame:
     own = measured.scores[[*keys, "context", "normalised", "variance"]]
     own = own.rename(columns={"normalised": "own"})
     seeds = own[keys].drop_duplicates().merge(cells[[*CELL, "group", "normalised", "weight"]])
-    seeds = seeds.merge(own, how="left")
+    seeds = seeds.merge(own, how="left").sort_values([*keys, "context"])
     # A context that a seed lacks takes the others' mean there, which leaves quality what it is.
     seeds["share"] = seeds["own"].fillna(seeds["normalised"]) * seeds["weight"]
     seeds["variance"] = seeds["variance"].fillna(0.0) * seeds["weight"] ** 2
@@ -211,6 +214,11 @@ def _draw_tasks(measured: Measured, levels: Sequence[str]) -> _Copies:
                 of_task |= {(group, int(code)): copies for code in rows["trained"].unique()}
                 total[group] += copies * rows["weight"].sum()
     return _Copies(of_task, total)
+
+
+def _names(frame: pd.DataFrame) -> list[str]:
+    """Each row as one text."""
+    return [json.dumps(row) for row in frame.astype(str).to_numpy().tolist()]
 
 
 def _first(frame: pd.DataFrame, name: str) -> int:

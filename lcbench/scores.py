@@ -138,6 +138,8 @@ def lay_out(rows: pd.DataFrame, plan: pd.DataFrame | None = None) -> Measured:
     planned = planned.drop_duplicates(PLACE, ignore_index=True)
     if plan is not None:
         scores = scores.merge(planned[PLACE], on=PLACE)
+    # In one order, whatever that of the files, as sums round by it.
+    scores = scores.sort_values([*CELL, "seed"], ignore_index=True)
     ok = scores["status"] == "ok"
     span = (as_float(scores, "ceiling") - as_float(scores, "floor")).abs()
     scores["normalised"] = normalised(scores)

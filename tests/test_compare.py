@@ -53,6 +53,19 @@ def test_right_and_wrong_examples_are_compared_by_mcnemars_exact_test() -> None:
     assert (back["difference"], back["p"], back["better"]) == (-got["difference"], got["p"], "a")
 
 
+def test_where_nothing_differs_no_spread_is_claimed() -> None:
+    same = frame(score("a", RIGHT), score("b", RIGHT))
+    [got] = compare(same, "a", "b").scores.to_dict("records")
+    assert (got["difference"], got["p"], got["better"]) == (0.0, 1.0, None)
+    assert math.isnan(got["low"])
+    # Six wins of six are the fewest that the sign test believes.
+    assert got["smallest_effect"] == 6 / 40
+    assert sign_test(5, 0) > 0.05 > sign_test(6, 0)
+    bits = frame(*(score(m, [2.5] * 9, metric="bits_per_byte") for m in "ab"))
+    [got] = compare(bits, "a", "b").scores.to_dict("records")
+    assert math.isnan(got["smallest_effect"])
+
+
 def test_fewer_bits_are_better_and_are_compared_by_sign_flips() -> None:
     rng = np.random.default_rng(0)
     hard = rng.normal(4.0, 1.0, 64)
