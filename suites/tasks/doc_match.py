@@ -178,6 +178,6 @@ TASK = TaskSpec(
     metric="accuracy",
     ceiling=1.0,
     source="the running interpreter's standard library, pairs within a folder",
-    floor_solver="the words two stretches share, above a threshold chosen in training",
+    floor_solver="words or byte frequencies in common, above a threshold chosen in training",
     real=True,
 )
