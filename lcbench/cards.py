@@ -1,5 +1,6 @@
 """What a task and a suite tell of themselves, as text; methods are in `gallery`."""
 
+import itertools
 import textwrap
 from collections.abc import Iterable
 from typing import Any
@@ -26,6 +27,7 @@ def task_card(name: str) -> str:
     config = spec.config()
     test = spec.build(config, "test")
     context = EXAMPLE_CONTEXT if test.columns(EXAMPLE_CONTEXT) is None else IMAGE_CONTEXT
+    context = _example_context(test, context)
     facts = [
         ("family", spec.family),
         ("metric", f"{spec.metric}, ceiling {spec.ceiling:g}"),
@@ -110,21 +112,34 @@ def _fields(config: Config) -> list[str]:
     return lines
 
 
+def _example_context(task: Task[Any], shortest: int) -> int:
+    """The shortest context, doubling from `shortest`, that holds an example of the task."""
+    for context in (shortest * 2**step for step in range(6)):
+        try:
+            task.sample(np.random.default_rng(0), 1, context)
+        except ValueError:
+            continue
+        return context
+    return shortest
+
+
 def _example(task: Task[Any], batch: Batch) -> list[str]:
     """The first example of a batch, with evidence and asked positions marked."""
     inputs, targets = batch.inputs[0], batch.targets[0]
     asked = targets != IGNORE
+    words = [task.render(int(token)) for token in inputs]
+    if asked.all():
+        return _wrap(("" if _is_text(task) else " ").join(words))
     evidence = np.zeros_like(asked)
     if batch.distances is not None:
         at = np.nonzero(asked & (batch.distances[0] > 0))[0]
         evidence[at - batch.distances[0][at]] = True
-    words = [task.render(int(token)) for token in inputs]
-    if asked.all():
-        return _wrap(("" if _asks_next_tokens(batch) else " ").join(words))
-    marked = [
-        f"[{w}]" if a else f"({w})" if e else w
-        for w, a, e in zip(words, asked, evidence, strict=True)
-    ]
+    marks = ["[]" if a else "()" if e else "" for a, e in zip(asked, evidence, strict=True)]
+    if _is_text(task):
+        same = itertools.groupby(zip(marks, words, strict=True), key=lambda pair: pair[0])
+        runs = [(mark, "".join(word for _, word in run)) for mark, run in same]
+        return _wrap("".join(f"{mark[:1]}{text}{mark[1:]}" for mark, text in runs))
+    marked = [f"{mark[:1]}{word}{mark[1:]}" for mark, word in zip(marks, words, strict=True)]
     columns = task.columns(len(marked))
     if columns is None:
         return _wrap(" ".join(marked))
@@ -135,13 +150,23 @@ def _example(task: Task[Any], batch: Batch) -> list[str]:
 def _answers(task: Task[Any], batch: Batch) -> list[str]:
     inputs, targets = batch.inputs[0], batch.targets[0]
     asked = np.nonzero(targets != IGNORE)[0]
-    if _asks_next_tokens(batch):
+    words = [task.render(int(token)) for token in inputs]
+    wanted = [task.render(int(token)) for token in targets[asked]]
+    is_next = np.array_equal(inputs[asked[:-1] + 1], targets[asked[:-1]])
+    if len(asked) == len(targets) and is_next:
         return ["Asked everywhere: the next token."]
-    if len(asked) == len(targets):
-        return _wrap("Asked everywhere: " + " ".join(task.render(int(t)) for t in targets))
-    pairs = [f"{task.render(int(inputs[i]))} → {task.render(int(targets[i]))}" for i in asked]
-    return _wrap("Answers: " + ", ".join(pairs))
+    if _is_text(task) and is_next and np.all(np.diff(asked) == 1):
+        return _wrap("Answer: " + "".join(wanted))
+    if not _is_text(task):
+        if len(asked) == len(targets):
+            return _wrap("Asked everywhere: " + " ".join(wanted))
+        runs = [(words[at], answer) for at, answer in zip(asked, wanted, strict=True)]
+    else:
+        same = itertools.groupby(zip(asked, wanted, strict=True), key=lambda pair: pair[1])
+        runs = [("".join(words[at] for at, _ in run), answer) for answer, run in same]
+    return _wrap("Answers: " + ", ".join(f"{word} → {answer}" for word, answer in runs))
 
 
-def _asks_next_tokens(batch: Batch) -> bool:
-    return np.array_equal(batch.targets[:, :-1], batch.inputs[:, 1:])
+def _is_text(task: Task[Any]) -> bool:
+    """Whether tokens are characters that are read as one; others are read each for itself."""
+    return task.data_hash() is not None

@@ -7,6 +7,7 @@ process that died are added by the runner, so that a method's process cannot sta
 import dataclasses
 import os
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, NamedTuple
 
 import torch
@@ -153,6 +154,8 @@ class _Quality:
             "task": [cell.task, cell.task_version, cell.task_config],
             "seed": cell.seed,
         }
+        self.train_s: dict[float, float] = {}
+        """Seconds that training at each learning rate took, scoring not among them."""
 
     def run(self) -> list[Measurement]:
         """Train, then one row a context."""
@@ -165,6 +168,7 @@ class _Quality:
             "learning_rate": learning_rate,
             "train_steps": self.plan.steps,
             "train_tokens": self.plan.steps * self.plan.batch * self.plan.train_context,
+            "train_s": self.train_s[learning_rate],
             "num_params": sum(p.numel() for p in model.parameters()),
             "metric": self.task_spec.metric,
             "ceiling": self.task_spec.ceiling,
@@ -240,6 +244,7 @@ class _Quality:
 
     def train(self, model: Backbone, learning_rate: float) -> None:
         """Train a model in place."""
+        started = monotonic()
         train(
             model,
             self.task("train"),
@@ -249,6 +254,7 @@ class _Quality:
             dtype=self.dtype,
             report=self.watcher.report,
         )
+        self.train_s[learning_rate] = monotonic() - started
 
     def evaluate(self, model: Backbone, task: Task[Any], context: int) -> Evaluation:
         """Scores at one context, on the task's own split."""

@@ -12,6 +12,7 @@ from lcbench.config import UsageError, did_you_mean, split_assignments
 
 if TYPE_CHECKING:
     from lcbench.places import Place
+    from lcbench.store import ReadResult
 
 DEVICE_HELP = "Default: the first there is."
 
@@ -432,11 +433,30 @@ def env(device: str | None, measure: bool, results: Path | None) -> None:
     help="What to show: names as in --format csv, or all. *_roofline is the share of what the"
     " machine could do at best (see env --measure).",
 )
-def leaderboard(suite: str | None, results: "tuple[Place, ...]", form: str, columns: str) -> None:
+@click.option(
+    "--budget",
+    type=click.Choice(["steps", "time"]),
+    help="Count only what was trained in vanilla's steps, or in its time. Default: all.",
+)
+def leaderboard(
+    suite: str | None,
+    results: "tuple[Place, ...]",
+    form: str,
+    columns: str,
+    budget: Any | None,
+) -> None:
     """Show the leaderboard of what has been measured."""
-    from lcbench import paths, store, tables
+    from lcbench import tables
 
-    shown = tables.choose_columns(columns) if columns else None
+    frame, problems = _read_suite(suite, results)
+    shown = tables.choose_columns(columns) if columns else ()
+    tables.show_leaderboard_as(form, frame, problems, tables.Show(shown, budget))
+
+
+def _read_suite(suite: str | None, results: "Sequence[Place]") -> "ReadResult":
+    """The newest rows of one suite or all, of these files and folders or the usual ones."""
+    from lcbench import paths, store
+
     where = list(results) or [paths.published_results(), paths.local_results()]
     read = store.read_rows(where)
     frame = store.latest(read.frame)
@@ -446,7 +466,40 @@ def leaderboard(suite: str | None, results: "tuple[Place, ...]", form: str, colu
                 f"no results of suite {suite!r}; {did_you_mean(suite, set(frame['suite']))}"
             )
         frame = frame[frame["suite"] == suite]
-    tables.show_leaderboard_as(form, frame, read.problems, shown)
+    return read._replace(frame=frame)
+
+
+@main.command(
+    epilog=examples(
+        "compare vanilla sliding-window",
+        "compare sliding-window:window=64 sliding-window:window=256 --format csv",
+    )
+)
+@click.argument("a")
+@click.argument("b")
+@click.option("--suite", "-s", help="Only this suite. Default: all that have results.")
+@click.option(
+    "--results",
+    multiple=True,
+    type=PlaceType(must_exist=True),
+    help="Files or folders to read. Default: published and local results.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    help="How to print it.",
+)
+def compare(a: str, b: str, suite: str | None, results: "tuple[Place, ...]", form: str) -> None:
+    """Test two methods, NAME or NAME:FIELD=VALUE, on the examples that both were given."""
+    from rich.console import Console
+
+    from lcbench import compare, compare_tables, tables
+
+    frame, problems = _read_suite(suite, results)
+    tables.show_problems(problems, Console(stderr=True))
+    compare_tables.show_comparison_as(form, compare.compare(frame, a, b))
 
 
 @main.command(epilog=examples("check sliding-window", "check sliding-window:window=7 --no-cost"))

@@ -1,5 +1,7 @@
 """What a suite asks of every method, as the plan that ranking counts by."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from lcbench import ranking, registry
@@ -15,7 +17,8 @@ def suite_plan(frame: pd.DataFrame) -> pd.DataFrame | None:
     by what its rows tried.
 
     Returns:
-        A frame with `ranking.PLAN`, or None where there are no quality rows.
+        A frame with `ranking.PLAN` and each task's `family`, or None where there are no quality
+        rows. A task that is not installed has none.
     """
     tried = frame[frame["kind"] == "quality"][ranking.PLAN].drop_duplicates()
     parts: list[pd.DataFrame] = []
@@ -25,7 +28,17 @@ def suite_plan(frame: pd.DataFrame) -> pd.DataFrame | None:
         planned = asked.merge(seeds, how="cross").assign(suite=suite)[ranking.PLAN]
         overlap = planned.merge(rows.astype(planned.dtypes.to_dict()), on=ranking.PLAN)
         parts.append(rows if overlap.empty else planned)
-    return pd.concat(parts, ignore_index=True) if parts else None
+    if not parts:
+        return None
+    whole = pd.concat(parts, ignore_index=True)
+    return whole.assign(family=whole["task"].map(_families(whole["task"].unique())))
+
+
+def _families(tasks: Iterable[str]) -> dict[str, str]:
+    """The family that each task declares, read from its source: nothing is imported."""
+    known = registry.sources("task")
+    fields = {task: registry.headline("task", task).fields for task in tasks if task in known}
+    return {task: str(declared["family"]) for task, declared in fields.items()}
 
 
 def _asked(name: str) -> pd.DataFrame:

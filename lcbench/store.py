@@ -81,6 +81,7 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
         "learning_rate": _FLOAT,
         "train_steps": _INT,
         "train_tokens": _INT,
+        "train_s": _FLOAT,
         "score_by_example": pa.list_(_FLOAT),
         "score_by_position": pa.list_(_FLOAT),
         "correct_bits": _BINARY,

@@ -1,7 +1,7 @@
 """The leaderboard as tables: on a terminal, in Markdown, as CSV or JSON."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich import box
@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lcbench import ranking
+from lcbench.budgets import Budget, within
 from lcbench.config import UsageError, did_you_mean
 from lcbench.places import Place
 from lcbench.plans import suite_plan
@@ -34,8 +35,8 @@ def show_problems(problems: Sequence[tuple[Place, str]], out: Console) -> None:
 
 
 BOARD_COLUMNS = (
-    *("quality", "coverage", "effective_context", "prefill_speed", "train_speed"),
-    *("decode_speed", "memory", "state_bytes_per_token", "failed", "pareto"),
+    *("place_first", "quality", "coverage", "effective_context", "prefill_speed"),
+    *("train_speed", "decode_speed", "memory", "state_bytes_per_token", "failed", "pareto"),
 )
 """What of `ranking.leaderboard` fits a terminal."""
 ENTRY_COLUMNS = ("suite", "device_kind", "method", "config", "dtype")
@@ -58,13 +59,35 @@ def choose_columns(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names)) or BOARD_COLUMNS
 
 
+_TITLES = {"place_first": "Place"}
+"""Titles of columns that show another beside their own."""
+
+
+class Show(NamedTuple):
+    """What is asked of a leaderboard."""
+
+    columns: Sequence[str] = ()
+    """Names of `ranking.board_columns`; none are those of `BOARD_COLUMNS`, or all in CSV, JSON."""
+    budget: Budget | None = None
+    """Leave out what was not trained within it, see `budgets.within`."""
+
+
+EVERYTHING = Show()
+
+
 def show_leaderboard(
-    frame: pd.DataFrame,
-    out: Console,
-    plan: pd.DataFrame | None,
-    shown: Sequence[str] = BOARD_COLUMNS,
+    frame: pd.DataFrame, out: Console, plan: pd.DataFrame | None, show: Show = EVERYTHING
 ) -> None:
-    """Print a board for each suite and kind of device, and the scores it is made of."""
+    """Print a board for each suite and kind of device, and the scores it is made of.
+
+    Args:
+        frame: Rows.
+        out: Where to.
+        plan: What counts, see `ranking.leaderboard`.
+        show: Which columns, and of which rows.
+    """
+    everything, shown = frame, show.columns or BOARD_COLUMNS
+    frame = within(frame, show.budget) if show.budget else frame
     board = ranking.leaderboard(frame, plan)
     if board.empty:
         out.print("No results yet. [bold]lcbench run --method all[/] makes some.")
@@ -83,6 +106,22 @@ def show_leaderboard(
         for task, points in near.groupby("task"):
             out.print(_distance_table(str(task), points, part))
         out.print(Text(_legend(part, shown), style="dim"))
+    if show.budget:
+        out.print(Text(_BUDGETS[show.budget], style="dim"))
+    show_put_aside(everything, out)
+
+
+_BUDGETS = {
+    "steps": "Counted are models trained for as many steps as vanilla's.",
+    "time": "Counted are models trained in vanilla's time, 10 % more forgiven; slower ones are"
+    " timeouts and score 0.",
+}
+
+
+def show_put_aside(frame: pd.DataFrame, out: Console) -> None:
+    """Say how many rows a board leaves out, and why."""
+    if aside := ranking.tell_put_aside(ranking.comparable(frame).put_aside):
+        out.print(Text(aside, style="yellow"), soft_wrap=True)
 
 
 def _board_table(title: str, board: pd.DataFrame, shown: Sequence[str]) -> Table:
@@ -92,7 +131,8 @@ def _board_table(title: str, board: pd.DataFrame, shown: Sequence[str]) -> Table
     for name in shown:
         column = columns[name]
         unit = f"\n{column.unit}" if column.unit else ""
-        table.add_column(f"{column.title}{unit}", justify="right")
+        title = _TITLES.get(name, column.title)
+        table.add_column(f"{title}{unit}", justify="right")
     for row in board.to_dict("records"):
         values = [_board_value(row, columns[name]) for name in shown]
         table.add_row(str(row["label"]), *values)
@@ -106,6 +146,8 @@ def _board_value(row: Mapping[Any, Any], column: ranking.BoardColumn) -> str:
     text = f"{value:,.{column.digits or 0}f}"
     if column.name == "quality" and not pd.isna(row["quality_low"]):
         text += f" [{row['quality_low']:.3f}, {row['quality_high']:.3f}]"
+    if column.name == "place_first" and row["place_last"] > value:
+        text += f"–{row['place_last']:.0f}"
     return text
 
 
@@ -181,7 +223,9 @@ def _legend(board: pd.DataFrame, shown: Sequence[str]) -> str:
         " for the work, over the time taken; – until lcbench env --measure was run before."
     )
     return (
-        "Quality: normalised score (0 is the floor, 1 the ceiling), mean over tasks and contexts."
+        "Quality: normalised score (0 is the floor, 1 the ceiling), mean over tasks, families and"
+        " lengths, with what other seeds and examples would have given. Place: by quality; those"
+        " that cannot be told apart share it, and one seed a task tells nobody apart."
         " Effective context: as far as every task keeps 85 % of its trained-context score;"
         " 0 where one never rose above its floor."
         f"\nSpeed: vanilla's time over the method's, prefill{at['prefill']}, training{at['train']},"
@@ -205,17 +249,20 @@ def show_leaderboard_as(
     form: str,
     frame: pd.DataFrame,
     problems: Sequence[tuple[Place, str]],
-    shown: Sequence[str] | None = None,
+    show: Show,
 ) -> None:
     """Print the leaderboard as a table, Markdown, CSV or JSON; problems go to standard error.
 
-    Without columns `shown`, CSV and JSON hold all there are.
+    Without columns to show, CSV and JSON hold all there are.
     """
     show_problems(problems, Console(stderr=True))
     if form == "table":
-        show_leaderboard(frame, console(), suite_plan(frame), shown or BOARD_COLUMNS)
+        show_leaderboard(frame, console(), suite_plan(frame), show)
         return
-    board = ranking.leaderboard(frame, suite_plan(frame))
+    show_put_aside(frame, Console(stderr=True))
+    shown = show.columns
+    counted = within(frame, show.budget) if show.budget else frame
+    board = ranking.leaderboard(counted, suite_plan(frame))
     if form == "markdown":
         print(_markdown(board, shown or BOARD_COLUMNS))  # noqa: T201 -- data for a pipe
         return
@@ -229,7 +276,9 @@ def show_leaderboard_as(
 def _markdown(board: pd.DataFrame, shown: Sequence[str]) -> str:
     columns = {column.name: column for column in ranking.board_columns()}
     titles = ["Suite", "Device", "Method"]
-    titles += [" ".join(filter(None, columns[n][1:3])) for n in shown]
+    titles += [
+        " ".join(filter(None, (_TITLES.get(n, columns[n].title), columns[n].unit))) for n in shown
+    ]
     lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * 3 + " ---: |" * len(shown)]
     for row, label in zip(board.to_dict("records"), ranking.entry_labels(board), strict=True):
         values = [_board_value(row, columns[name]) for name in shown]

@@ -11,16 +11,17 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     {"config", "paths", "locks", "descent", "__init__"},
     {"method", "task", "methods", "suites", "app", "places"},
-    {"blocks", "blockwise", "sampling", "suite", "corpus"},
+    {"blocks", "blockwise", "sampling", "suite", "corpus", "floors", "statistics"},
     {"attention", "block_sparse", "distance_bias", "chunkwise"},
     {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"},
-    {"train", "ranking", "probe", "parts", "families", "journal", "memory"}
+    {"train", "rows", "probe", "parts", "families", "journal", "memory"}
     | {"counting", "noise", "peaks"},
     {"streaming", "visibility", "gradients", "growth", "surroundings", "cost", "cards", "plans"}
-    | {"machine"},
-    {"cells"},
-    {"conformance", "errands", "tables", "picture"},
-    {"pool", "preload", "profiling"},
+    | {"machine", "scores", "costs"},
+    {"cells", "quality"},
+    {"ranking", "budgets"},
+    {"conformance", "errands", "tables", "compare", "picture"},
+    {"pool", "preload", "profiling", "compare_tables"},
     {"runner", "merging"},
     {"terminal", "status", "gallery"},
     {"running"},
@@ -31,13 +32,13 @@ NO_TORCH = {
     "config", "paths", "locks", "descent", "places", "task", "corpus", "suite", "registry",
     "estimate", "store", "isolation", "memory", "machine", "profiling", "journal", "errands",
     "pool", "runner", "running", "status", "merging", "ranking", "tables", "terminal", "cli",
-    "families",
+    "families", "floors", "compare", "compare_tables",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"}
     | {"chunkwise"},
     "suites": {"suite"},
-    "suites/tasks": {"task", "corpus", "sampling"},
+    "suites/tasks": {"task", "corpus", "sampling", "floors"},
 }
 
 

@@ -6,13 +6,14 @@ from collections import Counter
 from importlib import import_module
 from itertools import pairwise, product
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from lcbench.cards import task_card
-from lcbench.corpus import load_corpus, read_corpus, split_of
+from lcbench.corpus import family_of, load_corpus, read_corpus, split_of
 from lcbench.paths import plugin_folders
 from lcbench.sampling import distinct
 from lcbench.task import IGNORE, Batch, Split, Task, TaskSpec, stream
@@ -119,7 +120,9 @@ def test_no_two_streams_repeat_an_example(name: str, overrides: dict) -> None:
         draw(build(name, overrides, split), name, step) for split in SPLITS for step in (0, 1)
     ]
     examples = [row.tobytes() for batch in batches for row in batch.inputs]
-    assert len(set(examples)) == len(examples)
+    # Real text is finite: a short context has so many examples and no more.
+    fewest = 0.8 if spec_of(name).real else 1.0
+    assert len(set(examples)) >= fewest * len(examples)
 
 
 @every_task
@@ -553,7 +556,8 @@ def test_a_missing_library_is_an_error_that_says_what_to_do(tmp_path: Path) -> N
 
 def test_a_document_stays_in_its_split_whatever_else_there_is() -> None:
     assert split_of("os.py") == split_of("os.py")
-    assert {split_of(f"module_{number}.py") for number in range(100)} == set(SPLITS)
+    names = ["".join(pair) for pair in product(ascii_lowercase, repeat=2)]
+    assert {split_of(f"{name}.py") for name in names} == set(SPLITS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -566,3 +570,11 @@ def test_a_card_shows_an_example_with_its_answers(name: str) -> None:
     if columns is not None:
         lines = example.splitlines()[1:]
         assert [len(line.split()) for line in lines] == [columns] * columns
+
+
+def test_near_copies_share_a_split() -> None:
+    assert split_of("encodings/cp437.py") == split_of("encodings/mac_roman.py") == "train"
+    alike = ["test/test_dict.py", "test/test_dict_version.py", "test/dict.py", "test/dict2.py"]
+    assert {family_of(path) for path in alike} == {"test/dict"}
+    assert family_of("a/__init__.py") == "a/__init__"
+    assert family_of("dict.py") == "/dict"

@@ -1,0 +1,105 @@
+"""Formulas on arrays: paired tests, the smallest effect to be seen, places, Pareto layers.
+
+Every draw is seeded, so that the same numbers give the same answer on every machine.
+"""
+
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+ALPHA = 0.05
+"""Chance of calling a difference where there is none."""
+POWER = 0.8
+"""Chance of seeing a difference of the size that `smallest_effect` states."""
+FLIPS = 10_000
+EXACT_FLIPS = 13
+"""Differences up to which every one of their sign patterns is looked at."""
+_CHUNK = 1_000
+_Floats = NDArray[np.float64]
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Two-sided exact p-value of so many wins and losses where each is a fair coin.
+
+    Of pairs that are right or wrong this is McNemar's exact test. Source: McNemar (1947),
+    "Note on the sampling error of the difference between correlated proportions".
+    """
+    flips, fewer = wins + losses, min(wins, losses)
+    if not flips:
+        return 1.0
+    k = np.arange(1, fewer + 1)
+    # Logarithms, since 2**-flips underflows from 1,075 on.
+    log_terms = np.concatenate([[0.0], np.cumsum(np.log(flips - k + 1) - np.log(k))])
+    tail = np.exp(log_terms - flips * np.log(2.0)).sum()
+    return float(min(1.0, 2.0 * tail))
+
+
+def sign_flip_test(differences: _Floats) -> float:
+    """Two-sided p-value of a mean difference `[N]` where the sign of each is a fair coin.
+
+    Exact up to `EXACT_FLIPS` differences other than 0, else from `FLIPS` seeded draws, the observed
+    one counted among them. Source: Fisher (1935), "The Design of Experiments", section 21.
+    """
+    moved = differences[differences != 0]
+    if not len(moved):
+        return 1.0
+    observed = abs(moved.sum()) * (1 - 1e-12)
+    if len(moved) <= EXACT_FLIPS:
+        patterns = np.arange(2 ** len(moved))[:, None] >> np.arange(len(moved)) & 1
+        return float((np.abs((1 - 2 * patterns) @ moved) >= observed).mean())
+    rng = np.random.default_rng(0)
+    as_large = 1
+    for _ in range(FLIPS // _CHUNK):
+        signs = 1.0 - 2.0 * rng.integers(2, size=(_CHUNK, len(moved)), dtype=np.int8)
+        as_large += int((np.abs(signs @ moved) >= observed).sum())
+    return as_large / (FLIPS + 1)
+
+
+def smallest_effect(standard_error: float) -> float:
+    """The difference that a two-sided test at `ALPHA` would have seen with the chance `POWER`.
+
+    Normal approximation: (z at 1 - ALPHA / 2, plus z at POWER) standard errors, 2.8 of them.
+    Source: Bloom (1995), "Minimum Detectable Effects", Evaluation Review 19 (5).
+    """
+    normal = NormalDist()
+    return (normal.inv_cdf(1 - ALPHA / 2) + normal.inv_cdf(POWER)) * standard_error
+
+
+def places(draws: _Floats, known: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first and last place that each of N rivals may hold.
+
+    One is better than another where it is in all but ALPHA / 2 of the draws, which must be paired:
+    a draw is one world in which all are measured. Pairs are not corrected for their number. Two
+    that cannot be told apart share a place, and nobody can be told from a rival that is not known.
+
+    Args:
+        draws: `[N, draws]`, higher is better.
+        known: `[N]`, whose draws vary as far as its measurements do.
+
+    Returns:
+        `[N]` 1 + the number that are better, and `[N]` N - the number that are worse.
+    """
+    count = len(draws)
+    best, worst = np.ones(count, np.int64), np.full(count, count)
+    for one in range(count):
+        gaps = draws - draws[one]
+        ahead = (gaps > 0).mean(axis=1) >= 1 - ALPHA / 2
+        behind = (gaps < 0).mean(axis=1) >= 1 - ALPHA / 2
+        best[one] += int((ahead & known & known[one]).sum())
+        worst[one] -= int((behind & known & known[one]).sum())
+    return best, worst
+
+
+def pareto_layers(values: _Floats) -> NDArray[np.int64]:
+    """The Pareto layer, 1 the frontier, of each row of `[N, criteria]`; higher wins, NaN loses."""
+    worst_last = np.where(np.isnan(values), -np.inf, values)
+    ours, theirs = worst_last[:, None], worst_last[None]
+    beats = np.all(ours >= theirs, axis=2) & np.any(ours > theirs, axis=2)  # [N, N]
+    layers = np.zeros(len(values), dtype=np.int64)
+    layer = 0
+    while (layers == 0).any():
+        layer += 1
+        left = layers == 0
+        layers[left & ~beats[left].any(axis=0)] = layer
+    return layers
