@@ -1,7 +1,8 @@
-"""Minutes on two CPU cores: recall and real text at 512 tokens, cost up to 8,192.
+"""Minutes on two CPU cores: recall, counting and real text at 512 tokens, cost up to 8,192.
 
 Small enough to try an idea over a coffee, large enough that a window of 64 keys cannot hide: most
-of the evidence in `mqar` lies farther back than two such layers can reach.
+of the evidence in `mqar` and `needle` lies farther back than two such layers can reach, and
+`frequent-words` is answered by all of the context at once.
 """
 
 from lcbench.suite import CostPlan, ModelPlan, Suite, TaskPlan
@@ -22,6 +23,25 @@ SUITE = Suite(
             batch=8,
             steps=200,
             learning_rates=(1e-2,),
+            ramp=4,
+        ),
+        TaskPlan(
+            task="needle",
+            train_context=512,
+            contexts=CONTEXTS,
+            batch=8,
+            steps=200,
+            learning_rates=(1e-2,),
+            ramp=4,
+        ),
+        TaskPlan(
+            task="frequent-words",
+            config={"num_words": "12", "alpha": "0.5"},
+            train_context=512,
+            contexts=CONTEXTS,
+            batch=8,
+            steps=200,
+            learning_rates=(5e-3,),
             ramp=4,
         ),
         TaskPlan(
