@@ -349,13 +349,35 @@ def tasks(name: str | None) -> None:
     click.echo(cards.task_card(name))
 
 
-@main.command(epilog=examples("suites", "suites quick"))
+@main.command(epilog=examples("suites", "suites quick", "suites quick --gate --results results"))
 @click.argument("name", required=False)
-def suites(name: str | None) -> None:
+@click.option(
+    "--gate",
+    is_flag=True,
+    help="Judge by results whether its tasks tell methods apart; exit code 1 says that one does"
+    " not, or that seeds are missing.",
+)
+@click.option(
+    "--results",
+    multiple=True,
+    type=PlaceType(must_exist=True),
+    help="For --gate: files or folders to read. Default: published and local results.",
+)
+def suites(name: str | None, gate: bool, results: "tuple[Place, ...]") -> None:
     """List the suites, or tell of one: tasks, contexts, budgets, cost ladder."""
     if name is None:
+        if gate:
+            raise UsageError("--gate judges one suite: lcbench suites NAME --gate")
         _listing("suite", ["version", "device_kind"])
         return
+    if gate:
+        from lcbench import tables
+        from lcbench.gate import judge_suite
+
+        frame, problems = _read_suite(name, results)
+        table, passed = judge_suite(frame, name)
+        tables.show_gate(name, table, problems)
+        sys.exit(0 if passed else 1)
     from lcbench import cards
 
     click.echo(cards.suite_card(name))

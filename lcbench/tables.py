@@ -284,3 +284,19 @@ def _markdown(board: pd.DataFrame, shown: Sequence[str]) -> str:
         values = [_board_value(row, columns[name]) for name in shown]
         lines.append("| " + " | ".join([row["suite"], row["device_kind"], label, *values]) + " |")
     return "\n".join(lines)
+
+
+def show_gate(suite: str, table: pd.DataFrame, problems: Sequence[tuple[Place, str]]) -> None:
+    """Print what the gate says of each task of a suite, with the scores it says so by."""
+    show_problems(problems, Console(stderr=True))
+    out = console()
+    shown = new_table(f"Gate: {suite}, normalised scores at the trained context")
+    for title in ("Task", "Method", "Seeds", "Worst", "Median", "Best", "Verdict"):
+        shown.add_column(title, justify="right" if title in _OF_SEEDS else "left")
+    for row in table.to_dict("records"):
+        scores = [f"{row[name]:.3f}" for name in ("worst", "median", "best")]
+        shown.add_row(row["task"], row["method"], str(row["seeds"]), *scores, row["verdict"])
+    out.print(shown)
+
+
+_OF_SEEDS = ("Seeds", "Worst", "Median", "Best")

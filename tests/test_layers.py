@@ -16,11 +16,13 @@ LAYERS = (
     {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"},
     {"train", "rows", "probe", "parts", "families", "journal", "memory"}
     | {"counting", "noise", "peaks"},
-    {"streaming", "visibility", "gradients", "growth", "surroundings", "cost", "cards", "plans"}
-    | {"machine", "scores", "costs"},
-    {"cells", "quality"},
+    {"scores", "costs"},
+    {"quality"},
     {"ranking", "budgets"},
-    {"conformance", "errands", "tables", "compare", "picture"},
+    {"streaming", "visibility", "gradients", "growth", "surroundings", "cost", "cards", "plans"}
+    | {"machine"},
+    {"cells"},
+    {"conformance", "errands", "tables", "compare", "gate", "picture"},
     {"pool", "preload", "profiling", "compare_tables"},
     {"runner", "merging"},
     {"terminal", "status", "gallery"},
@@ -32,7 +34,7 @@ NO_TORCH = {
     "config", "paths", "locks", "descent", "places", "task", "corpus", "suite", "registry",
     "estimate", "store", "isolation", "memory", "machine", "profiling", "journal", "errands",
     "pool", "runner", "running", "status", "merging", "ranking", "tables", "terminal", "cli",
-    "families", "floors", "compare", "compare_tables",
+    "families", "floors", "compare", "compare_tables", "gate",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"}
