@@ -164,7 +164,8 @@ def _answers(task: Task[Any], batch: Batch) -> list[str]:
     else:
         same = itertools.groupby(zip(asked, wanted, strict=True), key=lambda pair: pair[1])
         runs = [("".join(words[at] for at, _ in run), answer) for answer, run in same]
-    return _wrap("Answers: " + ", ".join(f"{word} → {answer}" for word, answer in runs))
+    pairs = ", ".join(f"{word} → {answer}" for word, answer in runs)
+    return _wrap(("Asked everywhere: " if len(asked) == len(targets) else "Answers: ") + pairs)
 
 
 def _is_text(task: Task[Any]) -> bool:

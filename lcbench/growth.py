@@ -36,19 +36,29 @@ def memory(probe: Probe) -> str | Kept:
     contexts = WEIGHED_LOOPS if _loops(probe) else WEIGHED
     exponents: list[float] = []
     for trains in (False, True):
-        first, last = (_peak_bytes(probe, context, trains=trains) for context in contexts)
-        exponent = math.log(last / first) / math.log(contexts[1] / contexts[0])
+        pair = contexts
+        first, last, exponent = _growth(probe, pair, trains=trains)
+        if exponent - declared < -SLACK:
+            # A method that works through a long input by stretches holds one of them at any length.
+            pair = (4 * contexts[0], 4 * contexts[1])
+            first, last, exponent = _growth(probe, pair, trains=trains)
         exponents.append(exponent)
         if not -SLACK <= exponent - declared <= MEMORY_TOLERANCE:
             return (
-                f"{'training' if trains else 'forward'}: {first} bytes at T={contexts[0]} and "
-                f"{last} at T={contexts[1]}, an exponent of {exponent:.2f}; "
+                f"{'training' if trains else 'forward'}: {first} bytes at T={pair[0]} and "
+                f"{last} at T={pair[1]}, an exponent of {exponent:.2f}; "
                 f"declared is {declared:g}"
             )
     return Kept(
         f"exponent {exponents[0]:.2f} from T={contexts[0]} to {contexts[1]} forward and "
         f"{exponents[1]:.2f} in training, declared is {declared:g}"
     )
+
+
+def _growth(probe: Probe, contexts: tuple[int, int], *, trains: bool) -> tuple[int, int, float]:
+    """Peak bytes at two contexts, and the exponent between them."""
+    first, last = (_peak_bytes(probe, context, trains=trains) for context in contexts)
+    return first, last, math.log(last / first) / math.log(contexts[1] / contexts[0])
 
 
 class _Counter(TorchDispatchMode):

@@ -33,18 +33,25 @@ def quality(*rows: list[store.Row]) -> dict[str, float]:
     return board.set_index("method")["quality"].to_dict()
 
 
+def share_of_mqar() -> float:
+    """What one task counts: as much as the others of its family, which counts as others do."""
+    tasks = [plan.task for plan in registry.load_suite("quick").tasks]
+    families = [registry.load_task(task).family for task in tasks]
+    return 1 / len(set(families)) / families.count(registry.load_task("mqar").family)
+
+
 def test_a_rivals_variant_of_a_task_changes_nobodys_quality() -> None:
     own = rows_of("vanilla", {}, 0.8)
     alone = quality(own)
     beside = quality(own, rows_of("rival", {}, 0.5), rows_of("rival", {"num_pairs": "4"}, 1.0))
     assert beside["vanilla"] == pytest.approx(alone["vanilla"])
-    # The suite's other task was not tried, and counts as missing.
-    assert alone["vanilla"] == pytest.approx(0.4)
+    # The suite's other tasks were not tried, and count as missing.
+    assert alone["vanilla"] == pytest.approx(0.8 * share_of_mqar())
 
 
 def test_more_seeds_than_the_suites_count_too() -> None:
     assert quality(rows_of("vanilla", {}, 0.8), rows_of("vanilla", {}, 0.4, seed=7)) == {
-        "vanilla": pytest.approx(0.3)
+        "vanilla": pytest.approx(0.6 * share_of_mqar())
     }
 
 

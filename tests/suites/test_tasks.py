@@ -565,7 +565,7 @@ def test_a_card_shows_an_example_with_its_answers(name: str) -> None:
     shown = task_card(name.replace("_", "-")).partition("\nOne example of")[2]
     example, _, answers = shown.partition("[asked] is where")
     assert "[" in example or "Asked everywhere: " in answers
-    assert "Answers: " in answers or "Asked everywhere: " in answers
+    assert any(word in answers for word in ("Answer: ", "Answers: ", "Asked everywhere: "))
     columns = build(name, {}).columns(1024)
     if columns is not None:
         lines = example.splitlines()[1:]
