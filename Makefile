@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # What to measure; `make run METHOD=all` takes every method there is, and some twenty minutes more.
 METHOD ?= vanilla,sliding-window,recurrence,sparse-global
+# Tests at once: as many as a small machine has cores; each may hold a copy of torch or two.
+WORKERS ?= 2
 # Passed on to the command: make run ARGS="--suite smoke", make test ARGS="-k store".
 ARGS ?=
 
@@ -17,7 +19,7 @@ run: $(VENV)/installed  ## make the environment, measure METHOD, show the leader
 	$(BIN)/lcbench run --method $(METHOD) $(ARGS)
 
 test: $(VENV)/installed-dev  ## make the environment, run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 check: $(VENV)/installed-dev  ## lint, format, types, import arrows
 	$(BIN)/ruff check .
@@ -46,5 +48,5 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(INSTALL) -e '.[app,dev]'
+	$(INSTALL) -e '.[app,dev,oracles]'
 	@touch $@

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from lcbench import registry
 from lcbench.attention import banded_attention, full_attention
+from lcbench.chunkwise import linear_recurrence
 from lcbench.measure import Workload, measure_memory, time_alternating
 from lcbench.method import ModelShape
 
@@ -247,8 +248,8 @@ def flex_window(setting: Setting, *, mask_inside: bool = False) -> Side:
 
 def dense_band(setting: Setting) -> Side:
     """SDPA with the band as a mask: what one writes first."""
-    if setting.tokens > 16_384:
-        raise AbsentError("its mask would take over 256 MiB")
+    if setting.tokens > 8192:
+        raise AbsentError("one figure would take minutes")
     row = torch.arange(setting.tokens, device=setting.device)
     behind = row[:, None] - row
     mask = (behind >= 0) & (behind < WINDOW)
@@ -354,6 +355,52 @@ def sinusoid(distances: Tensor) -> Tensor:
     return torch.cat((angles.sin(), angles.cos()), -1)
 
 
+# Constant state
+
+
+def our_retention(setting: Setting) -> Side:
+    """The chunkwise core under the fixed decays of retention."""
+
+    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return linear_recurrence(q, k, v, log_decay=_decays(q)[..., None, None].log()).y
+
+    return core("chunkwise, fixed decays", call, setting)
+
+
+def our_delta(setting: Setting) -> Side:
+    """The chunkwise core under the delta rule, with one decay a head."""
+
+    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        beta = torch.full_like(q[..., :1], 0.5)
+        decay = _decays(q)[..., None, None].log()
+        return linear_recurrence(q, F.normalize(k, dim=-1), v, log_decay=decay, beta=beta).y
+
+    return core("chunkwise, gated delta rule", call, setting)
+
+
+def loop(setting: Setting, *, delta: bool) -> Side:
+    """The same recurrence token by token, cut by `unbind`: indexing would train in T squared."""
+
+    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        k = F.normalize(k, dim=-1) if delta else k
+        decay = _decays(q)[..., None, None]
+        state, outputs = q.new_zeros(1, HEADS, WIDTH, WIDTH), []
+        for q_t, k_t, v_t in zip(q.unbind(2), k.unbind(2), v.unbind(2), strict=True):
+            state = decay * state
+            if delta:
+                v_t = 0.5 * (v_t - (k_t[..., None, :] @ state).squeeze(-2))
+            state = state + k_t[..., :, None] * v_t[..., None, :]
+            outputs.append(q_t[..., None, :] @ state)
+        return torch.cat(outputs, 2)
+
+    return core("sequential loop", call, setting)
+
+
+def _decays(q: Tensor) -> Tensor:
+    """One for each head: `[1, H]`."""
+    return 1 - 2 ** (-5 - torch.arange(HEADS, dtype=q.dtype, device=q.device))[None]
+
+
 class Contest(NamedTuple):
     """One of ours, and its rivals."""
 
@@ -387,6 +434,8 @@ CONTESTS = {
         ),
     ),
     "recurrence": Contest(our_recurrence, (transformer_xl, xlnet)),
+    "retention": Contest(our_retention, (partial(loop, delta=False),), (4096,)),
+    "delta-rule": Contest(our_delta, (partial(loop, delta=True),), (4096,)),
 }
 
 
