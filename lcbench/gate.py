@@ -47,11 +47,12 @@ def gate(frame: pd.DataFrame, oracles: Mapping[str, Oracle]) -> pd.DataFrame:
     rows = comparable(frame).frame
     rows = rows[(rows["kind"] == "quality") & (rows["context"] == rows["train_context"])]
     rows = rows.assign(normalised=normalised(rows), score=as_float(rows, "score"))
-    parts = [_judge(task, part, oracles[str(task)]) for task, part in rows.groupby("task")]
+    parts = [_judge(str(task), part, oracles) for task, part in rows.groupby("task")]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
 
 
-def _judge(task: object, rows: pd.DataFrame, oracle: Oracle) -> pd.DataFrame:
+def _judge(task: str, rows: pd.DataFrame, oracles: Mapping[str, Oracle]) -> pd.DataFrame:
+    oracle = oracles[task]
     by_method = rows.groupby("method")
     table = by_method["normalised"].agg(["count", "min", "median", "max"]).reset_index()
     table.columns = ["method", "seeds", "worst", "median", "best"]

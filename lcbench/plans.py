@@ -30,8 +30,17 @@ def suite_plan(frame: pd.DataFrame) -> pd.DataFrame | None:
         parts.append(rows if overlap.empty else planned)
     if not parts:
         return None
-    whole = pd.concat(parts, ignore_index=True)
-    return whole.assign(family=whole["task"].map(_families(whole["task"].unique())))
+    return _with_families(pd.concat(parts, ignore_index=True))
+
+
+def tried_plan(frame: pd.DataFrame) -> pd.DataFrame | None:
+    """The plan that asks for what was tried and no more: that of one run, which may be a part."""
+    tried = frame[frame["kind"] == "quality"][ranking.PLAN].drop_duplicates()
+    return None if tried.empty else _with_families(tried.reset_index(drop=True))
+
+
+def _with_families(plan: pd.DataFrame) -> pd.DataFrame:
+    return plan.assign(family=plan["task"].map(_families(plan["task"].unique())))
 
 
 def _families(tasks: Iterable[str]) -> dict[str, str]:

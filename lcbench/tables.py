@@ -101,7 +101,8 @@ def show_leaderboard(
         out.print(_board_table(f"Leaderboard: {suite} on {device_kind}", part, shown))
         chosen = (scores["suite"] == suite) & (scores["device_kind"] == device_kind)
         if chosen.any():
-            out.print(_scores_table(scores[chosen], part))
+            for table in _scores_tables(scores[chosen], part):
+                out.print(table)
         near = curve[(curve["suite"] == suite) & (curve["device_kind"] == device_kind)]
         for task, points in near.groupby("task"):
             out.print(_distance_table(str(task), points, part))
@@ -151,24 +152,47 @@ def _board_value(row: Mapping[Any, Any], column: ranking.BoardColumn) -> str:
     return text
 
 
-def _scores_table(scores: pd.DataFrame, board: pd.DataFrame) -> Table:
-    """Scores in their own units, a column for each task and context, floors below."""
-    table = new_table("Scores: mean over seeds, in each task's own unit")
-    table.add_column("Method", no_wrap=True)
-    keys = ["task", "task_config", "train_context", "context"]
+MOST_PLACES = 8
+"""Columns of scores that one table has room for on a terminal."""
+_PLACE = ["task", "task_config", "train_context", "context"]
+
+
+def _scores_tables(scores: pd.DataFrame, board: pd.DataFrame) -> list[Table]:
+    """Scores in their own units with the floors below: one table, or one a task if it is wide."""
     # A failure knows neither metric nor floor: those come from whoever finished.
-    asked = scores[[*keys, "metric", "floor"]].sort_values("metric", na_position="last")
-    asked = asked.drop_duplicates(keys).sort_values(keys)
+    asked = scores[[*_PLACE, "metric", "floor"]].sort_values("metric", na_position="last")
+    asked = asked.drop_duplicates(_PLACE).sort_values(_PLACE)
+    if len(asked) <= MOST_PLACES:
+        title = "Scores: mean over seeds, in each task's own unit"
+        return [_scores_table(title, scores, board, asked)]
+    return [
+        _scores_table(
+            f"{task}, {_unit(str(part['metric'].iloc[0]))}: mean over seeds", scores, board, part
+        )
+        for (task, _), part in asked.groupby(["task", "task_config"], dropna=False)
+    ]
+
+
+def _unit(metric: str) -> str:
+    return "bits/byte" if metric == "bits_per_byte" else "%"
+
+
+def _scores_table(
+    title: str, scores: pd.DataFrame, board: pd.DataFrame, asked: pd.DataFrame
+) -> Table:
+    """Scores at the places asked, a column each."""
+    table = new_table(title)
+    table.add_column("Method", no_wrap=True)
     places: list[Any] = asked.to_dict("records")
+    several = len(set(asked["task"])) > 1
     for place in places:
-        unit = "bits/byte" if place["metric"] == "bits_per_byte" else "%"
         trained = "*" if place["context"] == place["train_context"] else ""
-        title = f"{place['task']}, {unit}\nat {place['context']:,}{trained}"
-        table.add_column(title, justify="right")
+        of_task = f"{place['task']}, {_unit(place['metric'])}\n" if several else ""
+        table.add_column(f"{of_task}at {place['context']:,}{trained}", justify="right")
     for entry in board.to_dict("records"):
         own = _rows_of(scores, entry)
-        by_place = {tuple(row[k] for k in keys): row for row in own.to_dict("records")}
-        cells = [by_place.get(tuple(place[k] for k in keys)) for place in places]
+        by_place = {tuple(row[k] for k in _PLACE): row for row in own.to_dict("records")}
+        cells = [by_place.get(tuple(place[k] for k in _PLACE)) for place in places]
         table.add_row(str(entry["label"]), *(_score_value(cell) for cell in cells))
     table.add_section()
     floors = [_number(place["floor"], place["metric"]) for place in places]

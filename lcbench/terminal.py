@@ -18,6 +18,7 @@ from rich.text import Text
 
 from lcbench.estimate import estimate_bytes, estimate_seconds
 from lcbench.places import Place
+from lcbench.plans import tried_plan
 from lcbench.runner import Event, Setting, Tally
 from lcbench.suite import ANCHOR, Cell
 from lcbench.tables import console, new_table, show_leaderboard, show_problems
@@ -281,7 +282,7 @@ def show_results(
 ) -> None:
     """Print the leaderboard of a run and what to do next."""
     out = console()
-    show_leaderboard(frame, out, plan=None)  # what this run asked for is all there is
+    show_leaderboard(frame, out, tried_plan(frame))
     show_problems(problems, out)
     statuses = ", ".join(f"{n} {status}" for status, n in sorted(tally.statuses.items()))
     took = f"Measured {tally.measured} cells in {duration(elapsed_s)} ({statuses})"

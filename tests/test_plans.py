@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lcbench import ranking, registry, store
-from lcbench.plans import suite_plan
+from lcbench.plans import suite_plan, tried_plan
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -61,3 +61,14 @@ def test_a_run_of_variants_alone_is_ranked_by_what_it_tried() -> None:
 
 def test_without_quality_rows_there_is_no_plan() -> None:
     assert suite_plan(pd.DataFrame(columns=["kind", *ranking.PLAN])) is None
+
+
+def test_a_run_of_a_whole_suite_is_ranked_as_the_leaderboard_ranks_it() -> None:
+    rows: list[store.Row] = []
+    for number, plan in enumerate(registry.load_suite("quick").tasks):
+        config = registry.load_task(plan.task).config().override(plan.config).canonical()
+        shared = {"task": plan.task, "task_config": config, "score": number / 4}
+        rows += [row | shared for row in rows_of("vanilla", {}, 0.0)]
+    frame = store.to_table(rows).to_pandas()
+    whole, run = (ranking.leaderboard(frame, plan(frame)) for plan in (suite_plan, tried_plan))
+    assert run["quality"].tolist() == pytest.approx(whole["quality"].tolist())
