@@ -19,7 +19,7 @@ run: $(VENV)/installed  ## make the environment, measure METHOD, show the leader
 	$(BIN)/lcbench run --method $(METHOD) $(ARGS)
 
 test: $(VENV)/installed-dev  ## make the environment, run the tests
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(VENV)/installed-dev  ## lint, format, types, import arrows
 	$(BIN)/ruff check .
