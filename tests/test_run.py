@@ -1,5 +1,6 @@
 """`lcbench run`, end to end: the smoke suite through the CLI into Parquet and back."""
 
+import functools
 import json
 import os
 import signal
@@ -108,6 +109,8 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Where the tests themselves run in the background of a shell, Ctrl-C is ignored: not here.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     cells = tmp_path / "out" / "smoke" / "cells"
     deadline = time.monotonic() + 120
