@@ -96,12 +96,16 @@ class MachineLock:
     """This machine's clock: shared by quality cells of all runs, held alone by a cost cell.
 
     A cost cell that waits keeps new quality cells of other runs from starting, so its turn comes.
+
+    Args:
+        folder: Where its files lie; by default what `LCBENCH_LOCKS` names, else the temporary
+            folder of this machine.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         owner = os.getuid() if hasattr(os, "getuid") else ""
         stem = f"lcbench-{owner}"
-        folder = folder or Path(tempfile.gettempdir())
+        folder = folder or Path(os.environ.get("LCBENCH_LOCKS") or tempfile.gettempdir())
         self._clock = FileLock(folder / f"{stem}.lock")
         self._turn = FileLock(folder / f"{stem}.turn")
         self._alone: bool | None = None

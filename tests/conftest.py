@@ -13,6 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 LcBench = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_clock(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests time nothing that counts: they neither wait for a run on this machine nor stop one."""
+    os.environ["LCBENCH_LOCKS"] = str(tmp_path_factory.mktemp("locks"))
+
+
 @pytest.fixture
 def lcbench(tmp_path: Path) -> LcBench:
     """Run the command line in a process of its own, as a person would."""

@@ -27,6 +27,8 @@ LAYERS = (
     {"runner", "merging"},
     {"terminal", "status", "gallery"},
     {"running"},
+    {"command"},
+    {"cli_measure", "cli_browse", "cli_contribute"},
     {"cli"},
     {"__main__"},
 )
@@ -34,7 +36,8 @@ NO_TORCH = {
     "config", "paths", "locks", "descent", "places", "task", "corpus", "suite", "registry",
     "estimate", "store", "isolation", "memory", "machine", "profiling", "journal", "errands",
     "pool", "runner", "running", "status", "merging", "ranking", "tables", "terminal", "cli",
-    "families", "floors", "compare", "compare_tables", "gate",
+    "families", "floors", "compare", "compare_tables", "gate", "command",
+    "cli_measure", "cli_browse", "cli_contribute",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"}
