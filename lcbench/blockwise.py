@@ -133,6 +133,7 @@ def softmax_blocks(
     bias: Bias,
     *tensors: Tensor,
     scale: float | None = None,
+    tail: Tensor | None = None,
 ) -> Tensor:
     """Softmax attention block by block, over keys from one or more sources at once.
 
@@ -147,12 +148,32 @@ def softmax_blocks(
         bias: Differentiable in its tensors; called in both passes.
         tensors: `[..., rows, ...]`: what the bias is made of.
         scale: What products of queries and keys are multiplied by; 1 / sqrt K unless given.
+        tail: `[size, size]`, added to the scores that a block's last r keys have in its r rows.
     """
     kv = (part for pair in sources for part in pair)
-    scale = 1 / math.sqrt(q.size(-1)) if scale is None else scale
+    scores = _Scores(1 / math.sqrt(q.size(-1)) if scale is None else scale, tail)
     return _SoftmaxBlocks.apply(  # pyright: ignore[reportReturnType]
-        blocks, bias, scale, len(sources), q, *kv, *tensors
+        blocks, bias, scores, len(sources), q, *kv, *tensors
     )
+
+
+class _Scores(NamedTuple):
+    """How scores are made beside their bias."""
+
+    scale: float
+    tail: Tensor | None
+
+    def weights(self, q: Tensor, k: Tensor, added: Tensor) -> Tensor:
+        """Softmax `[N, rows, keys]` of q `[N, rows, K]` over k `[N, keys, K]`."""
+        if q.dtype == torch.bfloat16 and q.device.type == "cpu":
+            # Fused with an addition, torch's bfloat16 product takes up to twice as long there.
+            scores = (q @ k.mT).mul_(self.scale).add_(added)
+        else:
+            scores = torch.baddbmm(added, q, k.mT, alpha=self.scale)
+        if self.tail is not None:
+            rows = q.size(1)
+            scores[..., -rows:] += self.tail[:rows, :rows]
+        return torch.softmax(scores, -1)
 
 
 class _SoftmaxBlocks(torch.autograd.Function):
@@ -163,12 +184,12 @@ class _SoftmaxBlocks(torch.autograd.Function):
         ctx: Any,
         blocks: Sequence[Block],
         bias: Bias,
-        scale: float,
+        scores: _Scores,
         count: int,
         q: Tensor,
         *read: Tensor,
     ) -> Tensor:
-        ctx.blocks, ctx.bias, ctx.scale, ctx.count = blocks, bias, scale, count
+        ctx.blocks, ctx.bias, ctx.scores, ctx.count = blocks, bias, scores, count
         ctx.save_for_backward(q, *read)
         kv, tensors = read[: 2 * count], read[2 * count :]
         out = torch.empty_like(q)
@@ -176,7 +197,7 @@ class _SoftmaxBlocks(torch.autograd.Function):
             for block in blocks:
                 added = bias(block, *_parts(block.reads[count:], tensors))
                 k, v = (_joined(block.reads[:count], part) for part in (kv[::2], kv[1::2]))
-                out[:, block.rows] = _weights(q[:, block.rows], k, added, scale) @ v
+                out[:, block.rows] = scores.weights(q[:, block.rows], k, added) @ v
         return out
 
     @staticmethod
@@ -199,7 +220,7 @@ class _SoftmaxBlocks(torch.autograd.Function):
                     added = ctx.bias(block, *parts)
                 k, v = (_joined(reads, part) for part in (kv[::2], kv[1::2]))
                 q_rows, grad_out = q[:, block.rows], grad[:, block.rows]
-                weights = _weights(q_rows, k, added.detach(), ctx.scale)
+                weights = ctx.scores.weights(q_rows, k, added.detach())
                 grad_scores = torch.ops.aten._softmax_backward_data(
                     grad_out @ v.mT, weights, -1, weights.dtype
                 )
@@ -207,17 +228,10 @@ class _SoftmaxBlocks(torch.autograd.Function):
                     found = torch.autograd.grad(added, leaves, grad_scores)
                     for i, part in zip(learned, found, strict=True):
                         _add_rows(of_bias[i], extra[i], part)
-                grad_q[:, block.rows] = (grad_scores @ k).mul_(ctx.scale)
-                _add_products(of_k, reads, grad_scores.mT, q_rows, ctx.scale)
+                grad_q[:, block.rows] = (grad_scores @ k).mul_(ctx.scores.scale)
+                _add_products(of_k, reads, grad_scores.mT, q_rows, ctx.scores.scale)
                 _add_products(of_v, reads, weights.mT, grad_out, 1.0)
         return None, None, None, None, grad_q, *_cast(totals, kv), *_cast(of_bias, tensors)
-
-
-def _weights(q: Tensor, k: Tensor, added: Tensor, scale: float) -> Tensor:
-    if q.dtype == torch.bfloat16 and q.device.type == "cpu":
-        # Fused with an addition, torch's bfloat16 product takes up to twice as long there.
-        return torch.softmax((q @ k.mT).mul_(scale).add_(added), -1)
-    return torch.softmax(torch.baddbmm(added, q, k.mT, alpha=scale), -1)
 
 
 def _joined(reads: Sequence[slice], sources: Sequence[Tensor]) -> Tensor:

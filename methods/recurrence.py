@@ -10,10 +10,11 @@ Shapes: B batch, T tokens, D width, H heads, K head width, S segment, M memory, 
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from lcbench.blocks import (
     Heads,
@@ -23,7 +24,7 @@ from lcbench.blocks import (
     sinusoids,
     split_heads,
 )
-from lcbench.blockwise import Block, block_size, softmax_blocks
+from lcbench.blockwise import Block, additive, block_size, softmax_blocks
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper, detach_state
 
 
@@ -89,7 +90,9 @@ class Recurrence(Method):
             part.transpose(0, 1).flatten(0, 1) for part in parts
         )  # [H B, T, K]
         sources = [(old_k, old_v), (k, v)]
-        y = softmax_blocks(content_q, sources, blocks, _bias, distance_q, distance_k)
+        future = torch.ones(self.segment, self.segment, dtype=torch.bool, device=q.device).triu(1)
+        tail = additive(future.logical_not_(), q.dtype)
+        y = softmax_blocks(content_q, sources, blocks, _bias, distance_q, distance_k, tail=tail)
         return y.unflatten(0, (heads, batch)).transpose(0, 1)
 
     def _by_distance(self, q: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,13 +125,31 @@ class Recurrence(Method):
 
 def _bias(block: Block, q: Tensor, k: Tensor) -> Tensor:
     """Scores by distance, `[N, rows, keys]`: q is `[N, rows, K]`; k `[H, keys, K]` ends at 0."""
-    count, rows, columns = q.size(0), q.size(1), k.size(1)
-    scores = (q.reshape(k.size(0), -1, q.size(2)) @ k.mT).view(count, rows, columns)
-    # The last row's distances stand where its keys do, those of a row n above it n columns too far
-    # right: reading the numbers on as rows of one more column shifts every row into place.
-    shifted = F.pad(scores, (1, 0)).view(count, columns + 1, rows)[:, 1:]
-    future = torch.ones(rows, columns, dtype=torch.bool, device=q.device).triu(columns - rows + 1)
-    return shifted.reshape(count, rows, columns).masked_fill(future, -math.inf)
+    scores = q.reshape(k.size(0), -1, q.size(2)) @ k.mT
+    return _Shifted.apply(scores.view(q.size(0), q.size(1), -1))  # pyright: ignore[reportReturnType]
+
+
+class _Shifted(torch.autograd.Function):
+    """Scores of distances where their keys stand: row i of n is read from n - 1 - i columns on.
+
+    What a row reads beyond its end belongs to its future, and is not to be used.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        del ctx
+        count, rows, columns = scores.shape
+        # A row that begins one number early is one that is read one column further right.
+        return scores.as_strided(scores.shape, (rows * columns, columns - 1, 1), rows - 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        del ctx
+        rows = grad.size(1)
+        # The last column of all rows but the last is future, whose gradient is zero.
+        flat = (grad[:, :, :-1].flatten(1), grad[:, -1, -1:])
+        return torch.cat((grad.new_zeros(len(grad), rows - 1), *flat), 1).view_as(grad)
 
 
 def _segment(config: Config) -> int:
