@@ -61,19 +61,20 @@ class Recurrence(Method):
     def forward(self, x: Tensor, state: WindowCache | None = None) -> tuple[Tensor, WindowCache]:
         """Mix the next T tokens: `[B, T, D]` to `[B, T, D]`, and the last L - 1 keys and values."""
         position = position_of(state, causal=True)
-        q, k, v = self.heads.split(x)  # q [B, H, T, K]
+        q = split_heads(self.heads.q(x), self.heads.num_heads)  # [B, H, T, K]
+        x = x.to(q.dtype)
+        (k, old_k), (v, old_v) = self._by_role(x, self.heads.k), self._by_role(x, self.heads.v)
+        if state is not None:
+            old_k, old_v = torch.cat((state.k, old_k), 2), torch.cat((state.v, old_v), 2)
         k, v, cache = extend_window(state, k, v, keep=self.segment + self.memory - 1)
-        old_k, old_v = (k, v) if not torch.is_grad_enabled() else self._remember(x, state)
         y = self._attend(q, k, v, old_k, old_v, position)
         return self.heads.merge(y), detach_state(cache)
 
-    def _remember(self, x: Tensor, state: WindowCache | None) -> tuple[Tensor, Tensor]:
-        """Keys and values in their memory role: equal in value, without gradient to the tokens."""
-        x, heads = x.detach(), self.heads
-        k, v = (split_heads(project(x), heads.num_heads) for project in (heads.k, heads.v))
-        if state is None:
-            return k, v
-        return torch.cat((state.k, k), 2), torch.cat((state.v, v), 2)
+    def _by_role(self, x: Tensor, project: nn.Linear) -> tuple[Tensor, Tensor]:
+        """x projected to `[B, H, T, K]`, for its own segment and as memory of the next."""
+        roles: tuple[Tensor, Tensor] = _InTwoRoles.apply(x, project.weight.to(x.dtype))  # pyright: ignore[reportAssignmentType]
+        new, old = (split_heads(role, self.heads.num_heads) for role in roles)
+        return new, old
 
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, old_k: Tensor, old_v: Tensor, position: int
@@ -121,6 +122,22 @@ class Recurrence(Method):
             blocks.append(Block(rows, (old, new, rows, distances)))
             start = stop
         return blocks
+
+
+class _InTwoRoles(torch.autograd.Function):
+    """x projected once, for two roles: gradients of the second reach the weight but not x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(x, weight)
+        y = x @ weight.mT
+        return y, y.view_as(y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight = ctx.saved_tensors
+        return new @ weight, (new + old).flatten(0, 1).mT @ x.flatten(0, 1)
 
 
 def _bias(block: Block, q: Tensor, k: Tensor) -> Tensor:
