@@ -71,7 +71,7 @@ class Recurrence(Method):
         return self.heads.merge(y), detach_state(cache)
 
     def _by_role(self, x: Tensor, project: nn.Linear) -> tuple[Tensor, Tensor]:
-        """x projected to `[B, H, T, K]`, for its own segment and as memory of the next."""
+        """Project x to `[B, H, T, K]`, for its own segment and as memory of the next."""
         roles: tuple[Tensor, Tensor] = _InTwoRoles.apply(x, project.weight.to(x.dtype))  # pyright: ignore[reportAssignmentType]
         new, old = (split_heads(role, self.heads.num_heads) for role in roles)
         return new, old
@@ -155,7 +155,7 @@ class _Shifted(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         del ctx
-        count, rows, columns = scores.shape
+        rows, columns = scores.shape[1:]
         # A row that begins one number early is one that is read one column further right.
         return scores.as_strided(scores.shape, (rows * columns, columns - 1, 1), rows - 1)
 

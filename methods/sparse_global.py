@@ -13,10 +13,9 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
-from lcbench.attention import full_attention, fused_attention
+from lcbench.attention import full_attention
 from lcbench.blocks import (
     Heads,
     KVCache,
@@ -34,7 +33,6 @@ from lcbench.blockwise import (
     band_blocks,
     band_mask,
     block_size,
-    blockwise,
     row_blocks,
     softmax_blocks,
 )
@@ -159,15 +157,18 @@ class SparseGlobal(Method):
         blocks: list[Block] = []
         # A block sees the keys of its last row: more rows than these would mostly be masked.
         for rows in row_blocks(q.size(2), 16):
-            keys = slice(0, (before + rows.stop) * self.every)
-            blocks.append(Block(rows, (rows, keys, keys)))
+            blocks.append(Block(rows, (slice(0, (before + rows.stop) * self.every),)))
 
-        def core(block: Block, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            seen = torch.arange(1, q.size(1) + 1, device=q.device) + before + block.rows.start
-            visible = torch.arange(k.size(1), device=q.device) < seen[:, None] * self.every
-            return fused_attention(q, k, v, visible)
+        def mask(block: Block) -> Tensor:
+            rows, (keys,) = block
+            count = rows.stop - rows.start
+            added = q.new_zeros(count, keys.stop)
+            for row in range(count):
+                added[row, keys.stop - (count - 1 - row) * self.every :] = -math.inf
+            return added
 
-        return blockwise(core, blocks, *(part.flatten(0, 1) for part in (q, k, v))).view_as(q)
+        q_rows, k_rows, v_rows = (part.flatten(0, 1) for part in (q, k, v))
+        return softmax_blocks(q_rows, [(k_rows, v_rows)], blocks, mask).view_as(q)
 
 
 def _global_every(config: Config) -> int:
