@@ -378,14 +378,20 @@ def our_delta(setting: Setting) -> Side:
     return core("chunkwise, gated delta rule", call, setting)
 
 
-def loop(setting: Setting, *, delta: bool) -> Side:
-    """The same recurrence token by token, cut by `unbind`: indexing would train in T squared."""
+def loop(setting: Setting, *, delta: bool, indexed: bool = False) -> Side:
+    """The same recurrence token by token, cut by `unbind`, or `indexed` as first written.
+
+    Each index has a gradient as large as what it cuts from, so that one trains in T squared.
+    """
+
+    def tokens(part: Tensor) -> Sequence[Tensor]:
+        return [part[:, :, t] for t in range(part.size(2))] if indexed else part.unbind(2)
 
     def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k = F.normalize(k, dim=-1) if delta else k
         decay = _decays(q)[..., None, None]
         state, outputs = q.new_zeros(1, HEADS, WIDTH, WIDTH), []
-        for q_t, k_t, v_t in zip(q.unbind(2), k.unbind(2), v.unbind(2), strict=True):
+        for q_t, k_t, v_t in zip(tokens(q), tokens(k), tokens(v), strict=True):
             state = decay * state
             if delta:
                 v_t = 0.5 * (v_t - (k_t[..., None, :] @ state).squeeze(-2))
@@ -393,7 +399,7 @@ def loop(setting: Setting, *, delta: bool) -> Side:
             outputs.append(q_t[..., None, :] @ state)
         return torch.cat(outputs, 2)
 
-    return core("sequential loop", call, setting)
+    return core("loop, indexing" if indexed else "loop, unbound", call, setting)
 
 
 def _decays(q: Tensor) -> Tensor:
@@ -422,6 +428,10 @@ CONTESTS = {
             dense_band,
         ),
     ),
+    "window-layer": Contest(
+        partial(layer, method="sliding-window", window=str(WINDOW)),
+        (partial(longformer, projected=True),),
+    ),
     "sparse": Contest(
         partial(our_sparse, projected=False),
         (our_window_bare, partial(longformer, num_globals=NUM_GLOBALS)),
@@ -434,8 +444,14 @@ CONTESTS = {
         ),
     ),
     "recurrence": Contest(our_recurrence, (transformer_xl, xlnet)),
-    "retention": Contest(our_retention, (partial(loop, delta=False),), (4096,)),
-    "delta-rule": Contest(our_delta, (partial(loop, delta=True),), (4096,)),
+    "retention": Contest(
+        our_retention,
+        (partial(loop, delta=False), partial(loop, delta=False, indexed=True)),
+        (4096,),
+    ),
+    "delta-rule": Contest(
+        our_delta, (partial(loop, delta=True), partial(loop, delta=True, indexed=True)), (4096,)
+    ),
 }
 
 
