@@ -317,9 +317,11 @@ def show_gate(suite: str, table: pd.DataFrame, problems: Sequence[tuple[Place, s
     shown = new_table(f"Gate: {suite}, normalised scores at the trained context")
     for title in ("Task", "Method", "Seeds", "Worst", "Median", "Best", "Verdict"):
         shown.add_column(title, justify="right" if title in _OF_SEEDS else "left")
-    for row in table.to_dict("records"):
+    # A verdict that holds for the whole task stands in each of its rows: once is enough to read.
+    verdicts = table["verdict"].mask(table.duplicated(["task", "verdict"]), "")
+    for row, verdict in zip(table.to_dict("records"), verdicts, strict=True):
         scores = [f"{row[name]:.3f}" for name in ("worst", "median", "best")]
-        shown.add_row(row["task"], row["method"], str(row["seeds"]), *scores, row["verdict"])
+        shown.add_row(row["task"], row["method"], str(row["seeds"]), *scores, verdict)
     out.print(shown)
 
 

@@ -6,7 +6,14 @@ import math
 import numpy as np
 import pytest
 
-from lcbench.statistics import pareto_layers, places, sign_flip_test, sign_test, smallest_effect
+from lcbench.statistics import (
+    chance_separation,
+    pareto_layers,
+    places,
+    sign_flip_test,
+    sign_test,
+    smallest_effect,
+)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +67,16 @@ def test_the_smallest_effect_is_found_four_times_in_five() -> None:
     samples = rng.normal(smallest_effect(error), 0.2, (400, 60))
     seen = np.abs(samples.mean(axis=1)) > 1.96 * error
     assert seen.mean() == pytest.approx(0.8, abs=0.06)
+
+
+def test_two_methods_lie_apart_by_chance_as_students_t_says() -> None:
+    # Two-sided 5 % points of t with 4 and 7 degrees of freedom.
+    assert chance_separation(2, 5) == pytest.approx(2.776 / math.sqrt(5), rel=0.02)
+    assert chance_separation(2, 8) == pytest.approx(2.365 / math.sqrt(8), rel=0.02)
+    by_number = [chance_separation(methods, 5) for methods in (2, 4, 8, 18)]
+    assert by_number == sorted(by_number)
+    with pytest.raises(ValueError, match="got 1 and 5"):
+        chance_separation(1, 5)
 
 
 def test_places_count_only_who_is_surely_ahead() -> None:
