@@ -29,6 +29,11 @@ def too_long(context: int) -> str:
     return f"{NOT_TRIED}out of memory at {context:,}"
 
 
+def too_slow(context: int) -> str:
+    """Why contexts beyond one that there was no time to score are not tried."""
+    return f"{NOT_TRIED}out of time at {context:,}"
+
+
 def _require_positive(owner: str, **values: float) -> None:
     for name, value in values.items():
         if value <= 0:

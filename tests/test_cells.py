@@ -757,6 +757,19 @@ def test_a_context_too_long_for_memory_leaves_the_shorter_ones_their_scores(
     assert untried["error"] == "not tried: out of memory at 64"
 
 
+def test_a_context_that_takes_too_long_leaves_the_shorter_ones_their_scores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lcbench.cells.SCORING_ENDS", 0.0)
+    (cell, *_) = plan("growing", train_context=32, contexts=(32, 64, 128))
+    scored, late, untried = run_cell(dataclasses.replace(cell, timeout_s=90.0), QUIET)
+    assert (scored["status"], scored["context"]) == ("ok", 32)
+    assert (late["status"], late["stage"], late["context"]) == ("timeout", "evaluate", 64)
+    assert late["error"] == "stopped at 0% of the cell's 90 s"
+    assert (untried["status"], untried["context"]) == ("timeout", 128)
+    assert untried["error"] == "not tried: out of time at 64"
+
+
 def test_a_method_with_no_room_to_train_fails_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TOYS, "hungry", toy_spec(Hungry, streams=False))
     (cell, *_) = plan("hungry", train_context=64, contexts=(64,))
