@@ -162,6 +162,8 @@ class _Quality:
         self.deadline = monotonic() + SCORING_ENDS * cell.timeout_s
         self.train_s: dict[float, float] = {}
         """Seconds that training at each learning rate took, scoring not among them."""
+        self.sweep: dict[float, float | None] = {}
+        """Loss on validation of each learning rate where there are several, None if it diverged."""
 
     def run(self) -> list[Measurement]:
         """Train, then one row a context."""
@@ -172,6 +174,8 @@ class _Quality:
             "status": "ok",
             "batch": self.plan.batch,
             "learning_rate": learning_rate,
+            "sweep_learning_rates": list(self.sweep) or None,
+            "sweep_loss_nats": list(self.sweep.values()) or None,
             "train_steps": self.plan.steps,
             "train_tokens": self.plan.steps * self.plan.batch * self.plan.train_context,
             "train_s": self.train_s[learning_rate],
@@ -212,23 +216,28 @@ class _Quality:
 
     def train_best(self) -> tuple[float, Backbone]:
         """The model that does best on validation, and its learning rate."""
-        results: list[tuple[float, float, Backbone]] = []
+        best: tuple[float, float, Backbone] | None = None
         diverged: DivergedError | None = None
         for learning_rate in self.plan.learning_rates:
-            loss = 0.0
+            loss = None
             try:
                 model = self.train_one(learning_rate)
-                if len(self.plan.learning_rates) > 1:
-                    chosen = self.evaluate(model, self.task("validation"), self.plan.train_context)
-                    loss = chosen.loss_nats
+                loss = self.validate(model) if len(self.plan.learning_rates) > 1 else 0.0
             except DivergedError as error:
                 diverged = error
-                continue
-            results.append((loss, learning_rate, model))
-        if diverged and not results:
+            else:
+                if best is None or (loss, learning_rate) < best[:2]:
+                    best = loss, learning_rate, model
+            if len(self.plan.learning_rates) > 1:
+                self.sweep[learning_rate] = loss
+        if best is None:
+            assert diverged
             raise diverged
-        _, learning_rate, model = min(results, key=lambda result: result[:2])
-        return learning_rate, model
+        return best[1:]
+
+    def validate(self, model: Backbone) -> float:
+        """Loss on validation, in nats."""
+        return self.evaluate(model, self.task("validation"), self.plan.train_context).loss_nats
 
     def train_one(self, learning_rate: float) -> Backbone:
         """A model trained at one learning rate."""

@@ -68,7 +68,8 @@ def gate(frame: pd.DataFrame, oracles: Mapping[str, Oracle]) -> pd.DataFrame:
 
     `worst`, `median` and `best` are of the seeds' normalised scores. `separation` and `spread` are
     those of the two methods that lie farthest apart, see `Pair`. The verdict stands in the row of
-    the oracle method, or in all rows of a real task; it is empty elsewhere.
+    the oracle method, of its best config if it has several, or in all rows of a real task; it is
+    empty elsewhere.
 
     Args:
         frame: Quality rows of one suite.
@@ -123,9 +124,13 @@ def _judge(task: str, rows: pd.DataFrame, oracle: Oracle) -> pd.DataFrame:
         table["verdict"] = _real_verdict(apart)
     else:
         table["verdict"] = ""
-        is_oracle = table["method"] == oracle.method
-        solved = (rows["normalised"] >= SOLVES)[rows["method"] == oracle.method]
-        table.loc[is_oracle, "verdict"] = _synthetic_verdict(solved)
+        solved = (rows["normalised"] >= SOLVES).groupby(rows["method"])
+        # Of several configs the one that does best: with it the task can be solved.
+        forms = [name for name in table["method"] if name.partition(":")[0] == oracle.method]
+        if forms:
+            best = max(forms, key=lambda name: solved.get_group(name).sum())
+            verdict = _synthetic_verdict(solved.get_group(best))
+            table.loc[table["method"] == best, "verdict"] = verdict
     return table[list(COLUMNS)]
 
 

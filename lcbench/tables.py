@@ -107,11 +107,18 @@ def show_leaderboard(
         for task, points in near.groupby("task"):
             out.print(_distance_table(str(task), points, part))
         out.print(Text(_legend(part, shown), style="dim"))
+        if suite in ranking.drafts(frame):
+            out.print(Text(DRAFT_NOTE, style="yellow"))
     if show.budget:
         out.print(Text(_BUDGETS[show.budget], style="dim"))
     show_put_aside(everything, out)
 
 
+DRAFT_NOTE = (
+    "A draft: no task of it has passed the gate at these budgets, so its scores say that methods"
+    " run, not what they can do."
+)
+"""What stands under the board of a suite that is not published."""
 _BUDGETS = {
     "steps": "Counted are models trained for as many steps as vanilla's.",
     "time": "Counted are models trained in vanilla's time, 10 % more forgiven; slower ones are"

@@ -273,14 +273,22 @@ def test_nothing_is_validated_where_nothing_is_chosen(recorder: Recorder) -> Non
 def test_the_learning_rate_that_does_best_on_validation_is_scored() -> None:
     rates = (1e-12, 3e-3)
     (cell, *_) = plan("stateless", steps=30, learning_rates=rates)
-    assert {row["learning_rate"] for row in run_cell(cell, QUIET)} == {3e-3}
+    for row in run_cell(cell, QUIET):
+        assert row["learning_rate"] == 3e-3
+        losses = dict(zip(row["sweep_learning_rates"], row["sweep_loss_nats"], strict=True))
+        assert list(losses) == list(rates)
+        assert losses[3e-3] == min(losses.values())
     (cell, *_) = plan("stateless", steps=30, learning_rates=rates[::-1])
     assert {row["learning_rate"] for row in run_cell(cell, QUIET)} == {3e-3}
 
 
 def test_a_learning_rate_that_diverges_leaves_the_others() -> None:
     (cell, *_) = plan(learning_rates=(1e30, 1e-2))
-    assert {row["learning_rate"] for row in run_cell(cell, QUIET)} == {1e-2}
+    for row in run_cell(cell, QUIET):
+        assert row["learning_rate"] == 1e-2
+        assert row["sweep_learning_rates"] == [1e30, 1e-2]
+        diverged, chosen = row["sweep_loss_nats"]
+        assert (diverged, chosen > 0) == (None, True)
     (cell, *_) = plan(learning_rates=(1e30, 1e29))
     with pytest.raises(DivergedError):
         run_cell(cell, QUIET)

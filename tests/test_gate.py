@@ -104,7 +104,11 @@ def test_a_method_with_too_few_seeds_does_not_hinder_the_others() -> None:
 def test_two_configs_of_a_method_are_two_methods() -> None:
     solved = rows("recall", "vanilla", [1.0] * 5)
     other = rows("recall", "vanilla", [0.2] * 5, config='{"window":8}')
-    assert gate(pd.concat([solved, other]), SYNTHETIC)["seeds"].tolist() == [5, 5]
+    table = gate(pd.concat([solved, other]), SYNTHETIC).set_index("method")
+    assert table["seeds"].tolist() == [5, 5]
+    # The task can be solved: by the form of its oracle that does best.
+    assert table["verdict"]["vanilla"] == "pass: 5 of 5 seeds solved it"
+    assert table["verdict"]["vanilla:window=8"] == ""
 
 
 def test_a_suite_is_judged_by_what_it_asks_on_its_own_device() -> None:
