@@ -89,6 +89,22 @@ def chance_separation(methods: int, seeds: int) -> float:
     return float(np.quantile(within.mean(axis=1) / within.std(axis=1, ddof=1), 1 - ALPHA))
 
 
+def concordance(scores: _Floats) -> float:
+    """How far judges agree in ordering rivals, from `[judges, rivals]`: 1 in all, 0 in nothing.
+
+    Kendall's W with its correction for ties; 0 where no judge tells any two apart. Source: Kendall
+    and Babington Smith (1939), "The Problem of m Rankings".
+    """
+    judges, rivals = scores.shape
+    below = (scores[:, None] < scores[:, :, None]).sum(axis=2)
+    level = (scores[:, None] == scores[:, :, None]).sum(axis=2)
+    ranks = below + (level + 1) / 2
+    ties = (level**2 - 1).sum()
+    most = judges**2 * (rivals**3 - rivals) - judges * ties
+    totals = ranks.sum(axis=0)
+    return float(12 * ((totals - totals.mean()) ** 2).sum() / most) if most else 0.0
+
+
 def places(draws: _Floats, known: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The first and last place that each of N rivals may hold.
 

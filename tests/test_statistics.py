@@ -8,6 +8,7 @@ import pytest
 
 from lcbench.statistics import (
     chance_separation,
+    concordance,
     pareto_layers,
     places,
     sign_flip_test,
@@ -77,6 +78,18 @@ def test_two_methods_lie_apart_by_chance_as_students_t_says() -> None:
     assert by_number == sorted(by_number)
     with pytest.raises(ValueError, match="got 1 and 5"):
         chance_separation(1, 5)
+
+
+def test_concordance_is_kendalls_w() -> None:
+    same = np.array([[1.0, 2.0, 3.0]] * 4)
+    assert concordance(same) == pytest.approx(1.0)
+    assert concordance(np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])) == pytest.approx(0.0)
+    # The first two judges: rank sums 3, 3, 7, 7 lie 2 from their mean of 5.
+    three = np.array([[1, 2, 3, 4], [2, 1, 4, 3], [2, 3, 3, 2]], dtype=float)
+    assert concordance(three[:2]) == pytest.approx(12 * 16 / (4 * 60))
+    # Ties: the third judge gives ranks 1.5, 3.5, 3.5, 1.5; sums 4.5, 6.5, 10.5, 8.5.
+    assert concordance(three) == pytest.approx(12 * 20 / (9 * 60 - 3 * 12))
+    assert concordance(np.zeros((3, 3))) == 0.0
 
 
 def test_places_count_only_who_is_surely_ahead() -> None:
