@@ -1,9 +1,13 @@
 """The tables that results of a suite are told by."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from lcbench import evidence, store
+from lcbench.cli import main
 
 CONFIGS = {
     "mqar": '{"noise":false,"num_pairs":8,"power_a":1.0,"vocab_size":64}',
@@ -90,3 +94,13 @@ def test_what_was_not_tried_is_told(told: str) -> None:
     assert evidence.report(frame(row("mqar", "vanilla", 0, 1.0, device_kind="cuda")), "quick") == (
         "No results of what `quick` asks on the device it is meant for."
     )
+
+
+def test_the_command_prints_it_and_exits_by_the_gate(tmp_path: Path) -> None:
+    rows = [row("mqar", "vanilla", seed, 1.0) for seed in range(5)]
+    store.write_rows(tmp_path / "rows.parquet", rows)
+    arguments = ["suites", "quick", "--gate", "--format", "markdown", "--results", str(tmp_path)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1, "three of the four tasks were not tried"
+    assert done.stdout.startswith("# `quick`, version 1")
+    assert "- `mqar`: pass: 5 of 5 seeds solved it" in done.stdout
