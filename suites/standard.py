@@ -19,7 +19,7 @@ pilots of a fiftieth of this budget and what adds no family (`copy`, `induction`
 example (`code-qa`, `code-class`, `doc-match`, `translation`).
 """
 
-from lcbench.suite import DRAFT, CostPlan, ModelPlan, Suite, TaskPlan
+from lcbench.suite import CostPlan, ModelPlan, Suite, TaskPlan
 
 TOKENS = 65_536
 """Tokens of a step, of any task."""
@@ -41,7 +41,7 @@ def _plan(task: str, context: int, *, ramp: int = 3, **config: str) -> TaskPlan:
 
 SUITE = Suite(
     title="One GPU, a minute a cell; a draft",
-    version=DRAFT,
+    version=0,
     device_kind="cuda",
     dtype="bfloat16",
     model=ModelPlan(d_model=128, num_layers=4, num_heads=4),
