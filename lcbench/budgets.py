@@ -2,7 +2,9 @@
 
 A suite gives every method the same steps of the same tokens, so a leaderboard of its rows is the
 view at equal steps. Equal time needs no second run, only honesty: a row says how long its training
-took, and whoever needed longer than `vanilla` had not finished when vanilla had.
+took, and whoever needed longer than `vanilla` had not finished when vanilla had. Nor would a score
+read in the middle of training tell what it had by then: learning rates fall and contexts climb to
+the end that was planned, so half of a training is no training of half the steps.
 """
 
 from typing import Literal

@@ -9,6 +9,7 @@ import numpy as np
 
 from lcbench import registry
 from lcbench.config import Config, type_name
+from lcbench.suite import DRAFT, Suite
 from lcbench.task import IGNORE, Batch, Task, stream
 
 WIDTH = 96
@@ -60,7 +61,7 @@ def suite_card(name: str) -> str:
     suite = registry.load_suite(name)
     model, cost = suite.model, suite.cost
     facts = [
-        ("version", str(suite.version)),
+        ("version", _version(suite)),
         ("meant for", f"{suite.device_kind}, {suite.dtype}"),
         ("model", f"width {model.d_model}, {model.num_layers} layers, {model.num_heads} heads"),
         ("seeds", _list(suite.seeds)),
@@ -81,6 +82,15 @@ def suite_card(name: str) -> str:
             f" scored at {_list(plan.contexts)}"
         )
     return "\n".join(lines)
+
+
+def _version(suite: Suite) -> str:
+    if suite.version > DRAFT:
+        return str(suite.version)
+    return (
+        f"{DRAFT}, a draft: its tasks have not passed the gate at these budgets, which may change;"
+        " what it measures is not for publishing"
+    )
 
 
 def _list(numbers: Iterable[int]) -> str:

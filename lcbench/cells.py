@@ -5,6 +5,7 @@ process that died are added by the runner, so that a method's process cannot sta
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable
 from time import monotonic
@@ -20,9 +21,13 @@ from lcbench.environment import usable_cores
 from lcbench.isolation import failure_of
 from lcbench.model import Backbone
 from lcbench.parts import Resolved
-from lcbench.suite import Cell, MethodCard, read_quality_recipe, too_long
+from lcbench.suite import Cell, MethodCard, read_quality_recipe, too_long, too_slow
 from lcbench.task import Split, Task
-from lcbench.train import DivergedError, Evaluation, Report, evaluate, train
+from lcbench.train import DivergedError, Evaluation, OutOfTimeError, Report, evaluate, train
+
+SCORING_ENDS = 0.9
+"""Share of a cell's time after which no longer context is scored: beyond it the process would be
+ended, and the shorter contexts' scores with it."""
 
 
 class Watcher(NamedTuple):
@@ -154,8 +159,11 @@ class _Quality:
             "task": [cell.task, cell.task_version, cell.task_config],
             "seed": cell.seed,
         }
+        self.deadline = monotonic() + SCORING_ENDS * cell.timeout_s
         self.train_s: dict[float, float] = {}
         """Seconds that training at each learning rate took, scoring not among them."""
+        self.sweep: dict[float, float | None] = {}
+        """Loss on validation of each learning rate where there are several, None if it diverged."""
 
     def run(self) -> list[Measurement]:
         """Train, then one row a context."""
@@ -166,6 +174,8 @@ class _Quality:
             "status": "ok",
             "batch": self.plan.batch,
             "learning_rate": learning_rate,
+            "sweep_learning_rates": list(self.sweep) or None,
+            "sweep_loss_nats": list(self.sweep.values()) or None,
             "train_steps": self.plan.steps,
             "train_tokens": self.plan.steps * self.plan.batch * self.plan.train_context,
             "train_s": self.train_s[learning_rate],
@@ -177,21 +187,27 @@ class _Quality:
         rows: list[Measurement] = []
         for context in self.plan.contexts:
             try:
-                scores = self.evaluate(model, test, context)._asdict()
+                # The first has all the time there is: without it the cell has nothing to tell.
+                deadline = self.deadline if rows else math.inf
+                scores = self.evaluate(model, test, context, deadline)._asdict()
+            except OutOfTimeError:
+                error = f"stopped at {SCORING_ENDS:.0%} of the cell's {self.cell.timeout_s:g} s"
+                told = {"status": "timeout", "error": error}
+                return rows + self._unfinished(context, told, too_slow(context))
             except Exception as error:
                 failure = failure_of(error)
                 if failure["status"] != "oom" or not rows:
                     raise
-                return rows + self._out_of_memory(context, failure)
+                told = {name: failure[name] for name in ("status", "error", "asked_bytes")}
+                return rows + self._unfinished(context, told, too_long(context))
             rows.append(shared | {"context": context, "floor": test.floor(context)} | scores)
         return rows
 
-    def _out_of_memory(self, first: int, failure: dict[str, Any]) -> list[Measurement]:
-        """Rows of the context that was too long and of those beyond it: shorter ones stand."""
-        told = {name: failure[name] for name in ("status", "error", "asked_bytes")}
+    def _unfinished(self, first: int, told: Measurement, reason: str) -> list[Measurement]:
+        """Rows of the context that was too much and of those beyond it: shorter ones stand."""
         rows: list[Measurement] = [{**told, "stage": "evaluate", "context": first}]
         for context in self.plan.contexts[self.plan.contexts.index(first) + 1 :]:
-            rows.append({"status": "oom", "error": too_long(first), "context": context})
+            rows.append({"status": told["status"], "error": reason, "context": context})
         return rows
 
     def task(self, split: Split) -> Task[Any]:
@@ -200,23 +216,28 @@ class _Quality:
 
     def train_best(self) -> tuple[float, Backbone]:
         """The model that does best on validation, and its learning rate."""
-        results: list[tuple[float, float, Backbone]] = []
+        best: tuple[float, float, Backbone] | None = None
         diverged: DivergedError | None = None
         for learning_rate in self.plan.learning_rates:
-            loss = 0.0
+            loss = None
             try:
                 model = self.train_one(learning_rate)
-                if len(self.plan.learning_rates) > 1:
-                    chosen = self.evaluate(model, self.task("validation"), self.plan.train_context)
-                    loss = chosen.loss_nats
+                loss = self.validate(model) if len(self.plan.learning_rates) > 1 else 0.0
             except DivergedError as error:
                 diverged = error
-                continue
-            results.append((loss, learning_rate, model))
-        if diverged and not results:
+            else:
+                if best is None or (loss, learning_rate) < best[:2]:
+                    best = loss, learning_rate, model
+            if len(self.plan.learning_rates) > 1:
+                self.sweep[learning_rate] = loss
+        if best is None:
+            assert diverged
             raise diverged
-        _, learning_rate, model = min(results, key=lambda result: result[:2])
-        return learning_rate, model
+        return best[1:]
+
+    def validate(self, model: Backbone) -> float:
+        """Loss on validation, in nats."""
+        return self.evaluate(model, self.task("validation"), self.plan.train_context).loss_nats
 
     def train_one(self, learning_rate: float) -> Backbone:
         """A model trained at one learning rate."""
@@ -256,7 +277,9 @@ class _Quality:
         )
         self.train_s[learning_rate] = monotonic() - started
 
-    def evaluate(self, model: Backbone, task: Task[Any], context: int) -> Evaluation:
+    def evaluate(
+        self, model: Backbone, task: Task[Any], context: int, deadline: float = math.inf
+    ) -> Evaluation:
         """Scores at one context, on the task's own split."""
         return evaluate(
             model,
@@ -267,4 +290,5 @@ class _Quality:
             num_examples=self.plan.test_examples(context),
             dtype=self.dtype,
             chunked=self.method.spec.streams and self.method.spec.segment_exact,
+            deadline=deadline,
         )

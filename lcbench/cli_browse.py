@@ -189,7 +189,14 @@ def tasks(name: str | None) -> None:
     type=PlaceType(must_exist=True),
     help="For --gate: files or folders to read. Default: published and local results.",
 )
-def suites(name: str | None, gate: bool, results: "tuple[Place, ...]") -> None:
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "markdown"]),
+    default="table",
+    help="For --gate: markdown tells all that docs/validity.md says of results.",
+)
+def suites(name: str | None, gate: bool, results: "tuple[Place, ...]", form: str) -> None:
     """List the suites, or tell of one: tasks, contexts, budgets, cost ladder."""
     if name is None:
         if gate:
@@ -197,12 +204,20 @@ def suites(name: str | None, gate: bool, results: "tuple[Place, ...]") -> None:
         _listing("suite", ["version", "device_kind"])
         return
     if gate:
+        from rich.console import Console
+
         from lcbench import tables
         from lcbench.gate import judge_suite
 
         frame, problems = read_suite(name, results)
         table, passed = judge_suite(frame, name)
-        tables.show_gate(name, table, problems)
+        if form == "markdown":
+            from lcbench import evidence
+
+            tables.show_problems(problems, Console(stderr=True))
+            click.echo(evidence.report(frame, name))
+        else:
+            tables.show_gate(name, table, problems)
         sys.exit(0 if passed else 1)
     from lcbench import cards
 

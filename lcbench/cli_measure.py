@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         "run --method vanilla,sliding-window --task mqar:num_pairs=4 --seeds 3",
         "run --method sliding-window:window=128 --context 4k,8k",
         "run --method all --suite standard --dry-run",
+        "run --method vanilla --suite standard --task mqar --device cpu --limit 20",
         "run --method vanilla --profile 'vanilla train_step at 4096'",
         "run --method all --suite standard --shard 3/8 --results shard-3",
     ),
@@ -61,6 +62,14 @@ if TYPE_CHECKING:
     metavar="GIB",
     help="Most a cell's process may hold. Default: as much as the machine has.",
 )
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Try a suite where it would take too long: at most N training steps, N examples a step and"
+    " N scored at a context, and the lowest rung of the cost ladder. Scores then mean nothing and"
+    " are kept as those of a suite NAME-limitN.",
+)
 @click.option("--shard", metavar="K/N", help="Only the K-th of N parts of the plan, such as 3/8.")
 @click.option(
     "--results",
@@ -94,6 +103,7 @@ def run(
     jobs: int | None,
     timeout: float | None,
     memory_limit: float | None,
+    limit: int | None,
     shard: str | None,
     results: "Place | None",
     deterministic: bool,
@@ -125,14 +135,17 @@ def run(
     chosen = registry.load_suite(name)
     if task:
         chosen = running.with_task_configs(chosen, name, task)
+    selection = running.read_selection(
+        chosen, name, only_tasks=bool(task), context=context, seed=seed, seeds=seeds
+    )
+    if limit:
+        chosen, name = running.limited(chosen, name, limit)
     cells = plan_cells(
         chosen,
         name,
         describe_methods(requests),
         describe_tasks(chosen),
-        select=running.read_selection(
-            chosen, name, only_tasks=bool(task), context=context, seed=seed, seeds=seeds
-        ),
+        select=selection,
         dtype=dtype or chosen.dtype,
         device_kind=device_kind,
         harness_hash=harness_hash(),

@@ -30,6 +30,7 @@ from lcbench.rows import (
     Comparable,
     as_float,
     comparable,
+    drafts,
     normalised,
     tell_put_aside,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "config_fields",
     "context_gains",
     "distance_curve",
+    "drafts",
     "effective_contexts",
     "entry_labels",
     "fit_exponents",

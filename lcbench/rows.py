@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lcbench.store import REQUIRED_OF_QUALITY, latest
+from lcbench.suite import DRAFT
 
 GROUP = ["suite", "device_kind"]
 """What a leaderboard is of: nothing is compared across suites or kinds of device."""
@@ -78,6 +79,12 @@ def _is_newest(codes: pd.DataFrame, column: str, unit: Sequence[str]) -> NDArray
     keep = codes[column].lt(0).to_numpy(copy=True)
     keep[~keep] = known[column].to_numpy() == newest[groups.ngroup().to_numpy()]
     return keep
+
+
+def drafts(frame: pd.DataFrame) -> set[str]:
+    """The suites of which only a draft was measured, one cut by `--limit` among them."""
+    newest = frame.groupby("suite")["suite_version"].max()
+    return set(newest.index[newest == DRAFT])
 
 
 def tell_put_aside(put_aside: dict[str, int]) -> str:

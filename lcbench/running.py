@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from lcbench import registry
 from lcbench.config import UsageError, did_you_mean, split_assignments
-from lcbench.suite import ANCHOR, Cell, Selection, Suite, TaskPlan
+from lcbench.suite import ANCHOR, DRAFT, Cell, Selection, Suite, TaskPlan
 
 FAILED = ["error", "crashed", "invalid"]
 """Statuses after which `run` exits with 1; running out of memory or time is a measurement."""
@@ -110,6 +110,29 @@ def with_task_configs(suite: Suite, name: str, values: Sequence[str]) -> Suite:
         config = {**plans[task].config, **split_assignments(overrides)}
         chosen.append(dataclasses.replace(plans[task], config=config))
     return dataclasses.replace(suite, tasks=tuple(chosen))
+
+
+def limited(suite: Suite, name: str, limit: int) -> tuple[Suite, str]:
+    """A suite cut to what any machine does in minutes, and the name it then goes by.
+
+    At most `limit` training steps, examples a step and examples scored at each context; of the cost
+    ladder its lowest rung, timed briefly. Models, tasks, contexts and learning rates stay. Rows are
+    of a suite of another name, a draft, so that they never stand beside the suite's own.
+    """
+    tasks = tuple(
+        dataclasses.replace(
+            plan,
+            steps=min(plan.steps, limit),
+            batch=min(plan.batch, limit),
+            max_examples=limit,
+        )
+        for plan in suite.tasks
+    )
+    cost = dataclasses.replace(
+        suite.cost, contexts=(min(suite.cost.contexts),), seconds=min(suite.cost.seconds, 0.1)
+    )
+    cut = dataclasses.replace(suite, version=DRAFT, tasks=tasks, cost=cost)
+    return cut, f"{name}-limit{limit}"
 
 
 def read_selection(

@@ -3,6 +3,7 @@
 Every draw is seeded, so that the same numbers give the same answer on every machine.
 """
 
+import functools
 from statistics import NormalDist
 
 import numpy as np
@@ -16,6 +17,8 @@ FLIPS = 10_000
 EXACT_FLIPS = 13
 """Differences up to which every one of their sign patterns is looked at."""
 _CHUNK = 1_000
+SEPARATIONS = 20_000
+"""Draws that `chance_separation` is the quantile of."""
 _Floats = NDArray[np.float64]
 
 
@@ -64,6 +67,42 @@ def smallest_effect(standard_error: float) -> float:
     """
     normal = NormalDist()
     return (normal.inv_cdf(1 - ALPHA / 2) + normal.inv_cdf(POWER)) * standard_error
+
+
+@functools.cache
+def chance_separation(methods: int, seeds: int) -> float:
+    """How far the farthest two of so many methods that are alike lie apart by chance.
+
+    In standard deviations over seeds of their difference within a seed: a ratio that such methods
+    exceed with the chance `ALPHA`. By simulation of normal scores; of two methods it is Student's
+    t with seeds - 1 degrees of freedom, over the root of the seeds.
+
+    Raises:
+        ValueError: Fewer than two methods or two seeds.
+    """
+    if methods < 2 or seeds < 2:
+        raise ValueError(f"two methods and two seeds lie apart, got {methods} and {seeds}")
+    scores = np.random.default_rng(0).standard_normal((SEPARATIONS, methods, seeds))
+    means = scores.mean(axis=2)
+    draw = np.arange(SEPARATIONS)
+    within = scores[draw, means.argmax(axis=1)] - scores[draw, means.argmin(axis=1)]
+    return float(np.quantile(within.mean(axis=1) / within.std(axis=1, ddof=1), 1 - ALPHA))
+
+
+def concordance(scores: _Floats) -> float:
+    """How far judges agree in ordering rivals, from `[judges, rivals]`: 1 in all, 0 in nothing.
+
+    Kendall's W with its correction for ties; 0 where no judge tells any two apart. Source: Kendall
+    and Babington Smith (1939), "The Problem of m Rankings".
+    """
+    judges, rivals = scores.shape
+    below = (scores[:, None] < scores[:, :, None]).sum(axis=2)
+    level = (scores[:, None] == scores[:, :, None]).sum(axis=2)
+    ranks = below + (level + 1) / 2
+    ties = (level**2 - 1).sum()
+    most = judges**2 * (rivals**3 - rivals) - judges * ties
+    totals = ranks.sum(axis=0)
+    return float(12 * ((totals - totals.mean()) ** 2).sum() / most) if most else 0.0
 
 
 def places(draws: _Floats, known: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

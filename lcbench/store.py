@@ -79,6 +79,8 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
         "count_by_distance": pa.list_(_INT),
         "loss_nats": _FLOAT,
         "learning_rate": _FLOAT,
+        "sweep_learning_rates": pa.list_(_FLOAT),
+        "sweep_loss_nats": pa.list_(_FLOAT),
         "train_steps": _INT,
         "train_tokens": _INT,
         "train_s": _FLOAT,
@@ -141,11 +143,13 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
 
 `asked_bytes` is the allocation at which a cell ran out of memory, where the allocator names it.
 Bucket b of `score_by_distance` and `count_by_distance` holds the answers whose evidence lies
-[2^b, 2^(b+1)) tokens back; a score is null where none fell. `flops` and `touched_bytes` are of one
-call, see `counting.Work`; `matmul_flops_per_s` (in the row's dtype) and `copy_bytes_per_s` are what
-`lcbench env --measure` found the machine to reach, null where it was not asked. `load_average` is
-that of the minute before timing began, the run's own work included; `throttled` says whether heat
-or a container's quota slowed the machine while it was timed, null where nothing tells.
+[2^b, 2^(b+1)) tokens back; a score is null where none fell. `sweep_loss_nats` is the loss on
+validation of each of the `sweep_learning_rates`, null where training diverged; both are null where
+there was one rate and nothing to choose. `flops` and `touched_bytes` are of one call, see
+`counting.Work`; `matmul_flops_per_s` (in the row's dtype) and `copy_bytes_per_s` are what `lcbench
+env --measure` found the machine to reach, null where it was not asked. `load_average` is that of
+the minute before timing began, the run's own work included; `throttled` says whether heat or a
+container's quota slowed the machine while it was timed, null where nothing tells.
 """
 
 REQUIRED = (

@@ -20,6 +20,8 @@ ANCHOR = "vanilla"
 """The method every other is timed beside."""
 
 
+DRAFT = 0
+"""The version of a suite before its first."""
 NOT_TRIED = "not tried: "
 """How the reason begins of a context that was too long before it was reached."""
 
@@ -27,6 +29,11 @@ NOT_TRIED = "not tried: "
 def too_long(context: int) -> str:
     """Why contexts beyond one at which memory ran out are not tried."""
     return f"{NOT_TRIED}out of memory at {context:,}"
+
+
+def too_slow(context: int) -> str:
+    """Why contexts beyond one that there was no time to score are not tried."""
+    return f"{NOT_TRIED}out of time at {context:,}"
 
 
 def _require_positive(owner: str, **values: float) -> None:
@@ -74,6 +81,8 @@ class TaskPlan:
     `train_context / 2**ramp` in equal stages, with as many tokens a step throughout."""
     test_tokens: int = 65_536
     """Tokens scored at each context."""
+    max_examples: int | None = None
+    """Most examples scored at each context, whatever `test_tokens` says."""
 
     def __post_init__(self) -> None:
         _require_positive(
@@ -82,6 +91,7 @@ class TaskPlan:
             batch=self.batch,
             steps=self.steps,
             test_tokens=self.test_tokens,
+            max_examples=1 if self.max_examples is None else self.max_examples,
         )
         if not self.contexts or not self.learning_rates:
             raise ValueError(f"{self.task}: contexts and learning_rates must not be empty")
@@ -93,7 +103,8 @@ class TaskPlan:
 
     def test_examples(self, context: int) -> int:
         """Examples scored at a context: as many as fit in `test_tokens`, and at least 8."""
-        return max(8, self.test_tokens // context)
+        examples = max(8, self.test_tokens // context)
+        return examples if self.max_examples is None else min(examples, self.max_examples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +137,8 @@ class Suite:
 
     title: str
     version: int
+    """`DRAFT` for a suite whose tasks have not passed the gate at its budgets: it may still be
+    edited, and what it measures is not published."""
     device_kind: Literal["cpu", "cuda"]
     """The kind of device its budgets are meant for; it runs on any."""
     dtype: Literal["float32", "bfloat16"]
@@ -139,9 +152,9 @@ class Suite:
     """Longest a cell may take."""
 
     def __post_init__(self) -> None:
-        _require_positive(
-            "suite", version=self.version, timeout_s=self.timeout_s, threads=self.threads
-        )
+        _require_positive("suite", timeout_s=self.timeout_s, threads=self.threads)
+        if self.version < DRAFT:
+            raise ValueError(f"suite: version must be at least {DRAFT}, got {self.version}")
         if not self.seeds:
             raise ValueError("suite: seeds must not be empty")
 
@@ -337,6 +350,8 @@ def _cell(
 def _quality_recipe(model: ModelPlan, plan: TaskPlan, contexts: tuple[int, ...]) -> str:
     fields = dataclasses.asdict(plan) | {"contexts": contexts, "model": dataclasses.asdict(model)}
     del fields["task"], fields["config"]
+    if plan.max_examples is None:
+        del fields["max_examples"]  # which is younger than the ids of published rows
     return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 

@@ -107,11 +107,18 @@ def show_leaderboard(
         for task, points in near.groupby("task"):
             out.print(_distance_table(str(task), points, part))
         out.print(Text(_legend(part, shown), style="dim"))
+        if suite in ranking.drafts(frame):
+            out.print(Text(DRAFT_NOTE, style="yellow"))
     if show.budget:
         out.print(Text(_BUDGETS[show.budget], style="dim"))
     show_put_aside(everything, out)
 
 
+DRAFT_NOTE = (
+    "A draft: no task of it has passed the gate at these budgets, so its scores say that methods"
+    " run, not what they can do."
+)
+"""What stands under the board of a suite that is not published."""
 _BUDGETS = {
     "steps": "Counted are models trained for as many steps as vanilla's.",
     "time": "Counted are models trained in vanilla's time, 10 % more forgiven; slower ones are"
@@ -317,9 +324,11 @@ def show_gate(suite: str, table: pd.DataFrame, problems: Sequence[tuple[Place, s
     shown = new_table(f"Gate: {suite}, normalised scores at the trained context")
     for title in ("Task", "Method", "Seeds", "Worst", "Median", "Best", "Verdict"):
         shown.add_column(title, justify="right" if title in _OF_SEEDS else "left")
-    for row in table.to_dict("records"):
+    # A verdict that holds for the whole task stands in each of its rows: once is enough to read.
+    verdicts = table["verdict"].mask(table.duplicated(["task", "verdict"]), "")
+    for row, verdict in zip(table.to_dict("records"), verdicts, strict=True):
         scores = [f"{row[name]:.3f}" for name in ("worst", "median", "best")]
-        shown.add_row(row["task"], row["method"], str(row["seeds"]), *scores, row["verdict"])
+        shown.add_row(row["task"], row["method"], str(row["seeds"]), *scores, verdict)
     out.print(shown)
 
 

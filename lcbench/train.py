@@ -25,12 +25,18 @@ from lcbench.task import IGNORE, Batch, IntArray, Metric, Task, stream
 REPORT_EVERY_S = 0.5
 EVALUATION_TOKENS = 16_384
 """Tokens of one forward call while scoring; longer contexts are read in chunks of this many."""
+OCTAVES = 48
+"""Buckets `[2**b, 2**(b+1))` kept of distances and positions, the empty ones at the end cut off."""
 
 
 class DivergedError(Exception):
     """A loss or an output stopped being a finite number."""
 
     status = "invalid"
+
+
+class OutOfTimeError(Exception):
+    """Scoring was not done by its deadline."""
 
 
 class Report(NamedTuple):
@@ -195,14 +201,78 @@ def _batches(task: Task[Any], plan: TaskPlan, scope: dict[str, Any]) -> Iterator
             yield batch
 
 
-class _Scores(NamedTuple):
-    """What scoring keeps of one batch, per answer in order."""
+class _Answers(NamedTuple):
+    """What scoring learns of one call, per answer, example by example."""
 
     loss_nats: np.ndarray
     correct: np.ndarray
     example: np.ndarray
     distance: np.ndarray
     position: np.ndarray
+
+
+class _Octaves:
+    """Sums and counts by power-of-two bucket of a positive integer."""
+
+    def __init__(self) -> None:
+        self.sums, self.counts = np.zeros(OCTAVES), np.zeros(OCTAVES, np.int64)
+
+    def add(self, at: np.ndarray, value: np.ndarray) -> None:
+        bucket = np.log2(at).astype(np.int64)
+        self.sums += np.bincount(bucket, value, OCTAVES)
+        self.counts += np.bincount(bucket, minlength=OCTAVES)
+
+    def means(self) -> list[float | None]:
+        pairs = zip(self.sums, self.number(), strict=False)
+        return [float(total / count) if count else None for total, count in pairs]
+
+    def number(self) -> list[int]:
+        return [int(count) for count in np.trim_zeros(self.counts, "b")]
+
+
+class _Tally:
+    """Sums over answers as they come: a million of one example take no room, but for a bit each."""
+
+    def __init__(self, metric: Metric, num_examples: int) -> None:
+        self.metric: Metric = metric
+        self.loss_nats = 0.0
+        self.values, self.asked = np.zeros(num_examples), np.zeros(num_examples, np.int64)
+        self.by_distance, self.by_position = _Octaves(), _Octaves()
+        self.correct: list[np.ndarray] = []
+
+    def add(self, answers: _Answers) -> None:
+        in_bits = self.metric == "bits_per_byte"
+        value = answers.loss_nats / math.log(2) if in_bits else answers.correct.astype(np.float64)
+        number = len(self.values)
+        self.loss_nats += float(answers.loss_nats.sum(dtype=np.float64))
+        self.values += np.bincount(answers.example, value, number)
+        self.asked += np.bincount(answers.example, minlength=number)
+        known = answers.distance > 0
+        self.by_distance.add(answers.distance[known], answers.correct[known])
+        self.by_position.add(np.maximum(answers.position, 1), value)
+        if not in_bits:
+            self.correct.append(answers.correct)
+
+    def evaluation(self) -> Evaluation:
+        number = len(self.values)
+        per_example = self.values / self.asked
+        score = float(self.values.sum() / self.asked.sum())
+        if self.metric == "exact_match":
+            per_example = (per_example == 1.0).astype(np.float64)
+            score = float(per_example.mean())
+        spread = float(per_example.std(ddof=1)) if number > 1 else 0.0
+        bits = np.packbits(np.concatenate(self.correct)).tobytes() if self.correct else None
+        return Evaluation(
+            score=score,
+            score_se=spread / math.sqrt(number),
+            loss_nats=self.loss_nats / int(self.asked.sum()),
+            num_examples=number,
+            score_by_distance=self.by_distance.means(),
+            count_by_distance=self.by_distance.number(),
+            score_by_example=per_example.tolist(),
+            score_by_position=self.by_position.means(),
+            correct_bits=bits,
+        )
 
 
 @torch.no_grad()
@@ -216,6 +286,7 @@ def evaluate(
     num_examples: int,
     dtype: torch.dtype,
     chunked: bool,
+    deadline: float = math.inf,
 ) -> Evaluation:
     """Score a model at one context.
 
@@ -227,91 +298,50 @@ def evaluate(
         context: Tokens of an example.
         num_examples: How many examples.
         dtype: float32, or bfloat16 for mixed precision.
-        chunked: Read an example longer than `EVALUATION_TOKENS` in chunks, carrying the state:
-            bounded memory for methods that keep the segment law.
+        chunked: Read an example longer than `EVALUATION_TOKENS` in chunks, carrying the state: for
+            methods that keep the segment law. What is held at once is then one example's tokens,
+            the activations and logits of one chunk, and the state.
+        deadline: When to give up, by `time.monotonic`; looked at before each call of the model.
 
     Raises:
         DivergedError: Logits that are not finite.
+        OutOfTimeError: The deadline has passed.
     """
     model.eval()
     batch_size = max(1, min(num_examples, EVALUATION_TOKENS // context))
-    parts: list[_Scores] = []
+    chunk = EVALUATION_TOKENS if chunked else context
+    tally = _Tally(metric, num_examples)
     for step, first in enumerate(range(0, num_examples, batch_size)):
         size = min(batch_size, num_examples - first)
         batch = task.sample(stream(scope | {"context": context}, task.split, step), size, context)
-        chunk = EVALUATION_TOKENS if chunked else context
-        scores = _score_batch(model, batch, chunk, dtype)
-        parts.append(scores._replace(example=scores.example + first))
-    joined = _joined(parts)
-    if not np.isfinite(joined.loss_nats).all():
+        for part in _read(model, batch, chunk, dtype, deadline):
+            tally.add(part._replace(example=part.example + first))
+    if not math.isfinite(tally.loss_nats):
         raise DivergedError(f"the model's outputs at context {context:,} are not finite")
-    return _summarise(joined, metric, num_examples)
+    return tally.evaluation()
 
 
-def _score_batch(model: Backbone, batch: Batch, chunk: int, dtype: torch.dtype) -> _Scores:
+def _read(
+    model: Backbone, batch: Batch, chunk: int, dtype: torch.dtype, deadline: float
+) -> Iterator[_Answers]:
+    """Answers of a batch, call by call: of several calls the batch is one example."""
     device = next(model.parameters()).device
     state: State = None
-    parts: list[_Scores] = []
     for start in range(0, batch.inputs.shape[1], chunk):
+        if monotonic() > deadline:
+            raise OutOfTimeError
         part = slice(start, start + chunk)
         asked = batch.targets[:, part] != IGNORE
         inputs, at, wanted = _on_device(batch.inputs[:, part], batch.targets[:, part], device)
         with mixed_precision(device, dtype):
             hidden, state = model(inputs, state)
             logits = answers(model, hidden, at)
+        example, position = np.nonzero(asked)
         distances = batch.distances[:, part][asked] if batch.distances is not None else None
-        parts.append(
-            _Scores(
-                F.cross_entropy(logits, wanted, reduction="none").cpu().numpy(),
-                (logits.argmax(-1) == wanted).cpu().numpy(),
-                np.nonzero(asked)[0],
-                np.zeros(asked.sum(), np.int64) if distances is None else distances,
-                np.nonzero(asked)[1] + start,
-            )
+        yield _Answers(
+            F.cross_entropy(logits, wanted, reduction="none").cpu().numpy(),
+            (logits.argmax(-1) == wanted).cpu().numpy(),
+            example,
+            np.zeros_like(example) if distances is None else distances,
+            position + start,
         )
-    return _joined(parts)
-
-
-def _joined(parts: list[_Scores]) -> _Scores:
-    """All answers, example by example: the same order for every method, however it was read."""
-    whole = _Scores(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-    order = np.argsort(whole.example, kind="stable")
-    return _Scores(*(column[order] for column in whole))
-
-
-def _summarise(scores: _Scores, metric: Metric, num_examples: int) -> Evaluation:
-    asked = np.bincount(scores.example, minlength=num_examples)
-    if metric == "bits_per_byte":
-        value = scores.loss_nats / math.log(2)
-    else:
-        value = scores.correct.astype(np.float64)
-    per_example = np.bincount(scores.example, value, num_examples) / asked
-    if metric == "exact_match":
-        per_example = (per_example == 1.0).astype(np.float64)
-    score = float(per_example.mean() if metric == "exact_match" else value.mean())
-    spread = float(per_example.std(ddof=1)) if num_examples > 1 else 0.0
-    known = scores.distance > 0
-    by_distance, counts = _by_octave(scores.distance[known], scores.correct[known])
-    by_position, _ = _by_octave(np.maximum(scores.position, 1), value)
-    return Evaluation(
-        score=score,
-        score_se=spread / math.sqrt(num_examples),
-        loss_nats=float(scores.loss_nats.mean()),
-        num_examples=num_examples,
-        score_by_distance=by_distance,
-        count_by_distance=counts,
-        score_by_example=per_example.tolist(),
-        score_by_position=by_position,
-        correct_bits=None if metric == "bits_per_byte" else np.packbits(scores.correct).tobytes(),
-    )
-
-
-def _by_octave(at: np.ndarray, value: np.ndarray) -> tuple[list[float | None], list[int]]:
-    """Mean and number of the values in each bucket `[2**b, 2**(b+1))` of positive integers."""
-    if not len(at):
-        return [], []
-    bucket = np.log2(at).astype(np.int64)
-    counts = np.bincount(bucket)
-    sums = np.bincount(bucket, value)
-    means = [float(s / n) if n else None for s, n in zip(sums, counts, strict=True)]
-    return means, [int(n) for n in counts]

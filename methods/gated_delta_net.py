@@ -4,7 +4,7 @@ Source: Yang et al. (2024), "Gated Delta Networks", arXiv:2412.06464, sections 3
 Mamba-2's decays. Values are twice as wide as keys, as in the authors' code; keys are D / 2 wide in
 all, so that the layer has vanilla's parameters. Left out: short convolutions over queries, keys and
 values, in whose place the backbone has one over the layer's input; the scale of queries, which the
-norm of each head undoes.
+norm of each head undoes. `negative_eigenvalues` is from Grazzi et al. (2024), arXiv:2411.12537.
 Shapes: B batch, T tokens, D width, H heads, K key width, V value width, D / H.
 """
 
@@ -20,10 +20,12 @@ from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, P
 
 @dataclass(frozen=True, kw_only=True)
 class Config(MethodConfig):
-    """How wide the keys are."""
+    """How wide the keys are, and how much a token may correct."""
 
     key_ratio: float = 0.5
     """Width of keys over that of values, K / V."""
+    negative_eigenvalues: bool = False
+    """Let b reach 2 instead of 1, so that a token can turn the sign of what its key recalls."""
 
     def __post_init__(self) -> None:
         if not self.key_ratio > 0:
@@ -38,13 +40,14 @@ class GatedDeltaNet(Method):
         self.heads = Heads(shape, rotary=False, key_ratio=config.key_ratio)
         self.steps = Steps(shape)
         self.beta = nn.Linear(shape.d_model, shape.num_heads, bias=False)
+        self.most = 2.0 if config.negative_eigenvalues else 1.0
         self.gate = nn.Linear(shape.d_model, shape.d_model, bias=False)
         self.norm = RMSNorm(shape.head_dim, eps=1e-6)
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mix the next T tokens: `[B, T, D]` to `[B, T, D]`, and the state `[B, H, K, V]`."""
         q, k, v = (F.silu(part) for part in self.heads.split(x))  # q [B, H, T, K]
-        beta = self.beta(x).sigmoid().transpose(1, 2)[..., None]  # [B, H, T, 1]
+        beta = self.most * self.beta(x).sigmoid().transpose(1, 2)[..., None]  # [B, H, T, 1]
         _, log_decay = self.steps(x)
         y, state = linear_recurrence(
             unit(q), unit(k), v, log_decay=log_decay, beta=beta, state=state

@@ -273,14 +273,22 @@ def test_nothing_is_validated_where_nothing_is_chosen(recorder: Recorder) -> Non
 def test_the_learning_rate_that_does_best_on_validation_is_scored() -> None:
     rates = (1e-12, 3e-3)
     (cell, *_) = plan("stateless", steps=30, learning_rates=rates)
-    assert {row["learning_rate"] for row in run_cell(cell, QUIET)} == {3e-3}
+    for row in run_cell(cell, QUIET):
+        assert row["learning_rate"] == 3e-3
+        losses = dict(zip(row["sweep_learning_rates"], row["sweep_loss_nats"], strict=True))
+        assert list(losses) == list(rates)
+        assert losses[3e-3] == min(losses.values())
     (cell, *_) = plan("stateless", steps=30, learning_rates=rates[::-1])
     assert {row["learning_rate"] for row in run_cell(cell, QUIET)} == {3e-3}
 
 
 def test_a_learning_rate_that_diverges_leaves_the_others() -> None:
     (cell, *_) = plan(learning_rates=(1e30, 1e-2))
-    assert {row["learning_rate"] for row in run_cell(cell, QUIET)} == {1e-2}
+    for row in run_cell(cell, QUIET):
+        assert row["learning_rate"] == 1e-2
+        assert row["sweep_learning_rates"] == [1e30, 1e-2]
+        diverged, chosen = row["sweep_loss_nats"]
+        assert (diverged, chosen > 0) == (None, True)
     (cell, *_) = plan(learning_rates=(1e30, 1e29))
     with pytest.raises(DivergedError):
         run_cell(cell, QUIET)
@@ -755,6 +763,19 @@ def test_a_context_too_long_for_memory_leaves_the_shorter_ones_their_scores(
     assert "Tried to allocate" in failed["error"]
     assert (untried["status"], untried["context"]) == ("oom", 128)
     assert untried["error"] == "not tried: out of memory at 64"
+
+
+def test_a_context_that_takes_too_long_leaves_the_shorter_ones_their_scores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lcbench.cells.SCORING_ENDS", 0.0)
+    (cell, *_) = plan("growing", train_context=32, contexts=(32, 64, 128))
+    scored, late, untried = run_cell(dataclasses.replace(cell, timeout_s=90.0), QUIET)
+    assert (scored["status"], scored["context"]) == ("ok", 32)
+    assert (late["status"], late["stage"], late["context"]) == ("timeout", "evaluate", 64)
+    assert late["error"] == "stopped at 0% of the cell's 90 s"
+    assert (untried["status"], untried["context"]) == ("timeout", 128)
+    assert untried["error"] == "not tried: out of time at 64"
 
 
 def test_a_method_with_no_room_to_train_fails_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,17 +59,66 @@ def test_other_contexts_than_the_trained_one_do_not_count() -> None:
     assert verdict(pd.concat([near, far]), SYNTHETIC).startswith("pass")
 
 
-@pytest.mark.parametrize(("gap", "word"), [(0.01, "fail"), (0.2, "pass")])
-def test_a_real_task_must_separate_methods_by_more_than_seeds_scatter(gap, word) -> None:
-    scores = [3.0, 3.02, 2.98, 3.01, 2.99]
-    bits = {"metric": "bits_per_byte", "floor": 5.0, "ceiling": 0.0}
-    frame = pd.concat(
-        [
-            rows("text", "vanilla", scores, **bits),
-            rows("text", "window", [score + gap for score in scores], **bits),
-        ]
-    )
+BITS = {"metric": "bits_per_byte", "floor": 5.0, "ceiling": 0.0}
+HARD_TO_EASY = [3.0, 2.9, 2.8, 3.1, 3.2]
+"""Bits a byte of five seeds: the texts differ more than methods do."""
+
+
+def text(method: str, gaps: list[float], **fields: object) -> pd.DataFrame:
+    scores = [score + gap for score, gap in zip(HARD_TO_EASY, gaps, strict=True)]
+    return rows("text", method, scores, **BITS, **fields)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "word"),
+    [
+        # Means 0.1 apart; within a seed that scatters by 0.04 and by 0.079.
+        ([0.1, 0.06, 0.14, 0.14, 0.06], "pass"),
+        ([0.1, 0.05, 0.2, 0.15, 0.0], "fail"),
+    ],
+)
+def test_what_scatters_is_the_difference_on_the_same_examples(gaps, word) -> None:
+    frame = pd.concat([text("vanilla", [0.0] * 5), text("window", gaps)])
     assert verdict(frame, REAL).startswith(word)
+    table = gate(frame, REAL)
+    spread = {"pass": 0.04, "fail": 0.0790569}[word]
+    assert table["separation"].to_numpy() == pytest.approx([0.1, 0.1])
+    assert table["spread"].to_numpy() == pytest.approx([spread, spread])
+
+
+def test_of_many_methods_two_lie_farther_apart_by_chance() -> None:
+    # 2.2 standard deviations: enough of two methods, less than the farthest of twelve reach.
+    gaps = [0.1, 0.06, 0.15, 0.14, 0.05]
+    two = pd.concat([text("vanilla", [0.0] * 5), text("window", gaps)])
+    more = [text(f"m{i}", [0.04, 0.05, 0.06, 0.05, 0.04]) for i in range(10)]
+    assert verdict(two, REAL).startswith("pass")
+    assert verdict(pd.concat([two, *more]), REAL).startswith("fail: window and vanilla lie 0.1")
+
+
+def test_a_method_with_too_few_seeds_does_not_hinder_the_others() -> None:
+    ahead = text("window", [0.1, 0.09, 0.11, 0.1, 0.1])
+    frame = pd.concat([text("vanilla", [0.0] * 5), ahead, text("late", [9.0] * 5)[:1]])
+    assert verdict(frame, REAL).startswith("pass: window and vanilla")
+
+
+def test_two_configs_of_a_method_are_two_methods() -> None:
+    solved = rows("recall", "vanilla", [1.0] * 5)
+    other = rows("recall", "vanilla", [0.2] * 5, config='{"window":8}')
+    table = gate(pd.concat([solved, other]), SYNTHETIC).set_index("method")
+    assert table["seeds"].tolist() == [5, 5]
+    # The task can be solved: by the form of its oracle that does best.
+    assert table["verdict"]["vanilla"] == "pass: 5 of 5 seeds solved it"
+    assert table["verdict"]["vanilla:window=8"] == ""
+
+
+def test_a_suite_is_judged_by_what_it_asks_on_its_own_device() -> None:
+    asked = '{"noise":false,"num_pairs":8,"power_a":1.0,"vocab_size":64}'
+    good = rows("mqar", "vanilla", [1.0] * 5, task_config=asked)
+    easier = rows("mqar", "vanilla", [1.0] * 5, task_config='{"num_pairs":2}')
+    elsewhere = rows("mqar", "vanilla", [0.2] * 5, task_config=asked, device_kind="cuda")
+    table, _ = judge_suite(pd.concat([good, easier, elsewhere]), "quick")
+    assert table[["task", "seeds"]].to_numpy().tolist() == [["mqar", 5]]
+    assert table["verdict"][0] == "pass: 5 of 5 seeds solved it"
 
 
 def test_a_suite_without_results_does_not_pass() -> None:

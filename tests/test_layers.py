@@ -23,7 +23,7 @@ LAYERS = (
     | {"machine"},
     {"cells"},
     {"conformance", "errands", "tables", "compare", "gate", "picture"},
-    {"pool", "preload", "profiling", "compare_tables"},
+    {"pool", "preload", "profiling", "compare_tables", "evidence"},
     {"runner", "merging"},
     {"terminal", "status", "gallery"},
     {"running"},
@@ -36,7 +36,7 @@ NO_TORCH = {
     "config", "paths", "locks", "descent", "places", "task", "corpus", "suite", "registry",
     "estimate", "store", "isolation", "memory", "machine", "profiling", "journal", "errands",
     "pool", "runner", "running", "status", "merging", "ranking", "tables", "terminal", "cli",
-    "families", "floors", "compare", "compare_tables", "gate", "command",
+    "families", "floors", "compare", "compare_tables", "gate", "evidence", "command",
     "cli_measure", "cli_browse", "cli_contribute",
 }  # fmt: skip
 PLUGINS = {

@@ -438,6 +438,11 @@ def later(hours: int = 1) -> dt.datetime:
     return START + dt.timedelta(hours=hours)
 
 
+def test_a_suite_is_a_draft_until_its_first_version_was_measured() -> None:
+    rows = pd.DataFrame({"suite": ["a", "a", "b", "c"], "suite_version": [0, 1, 0, 2]})
+    assert ranking.drafts(rows) == {"b"}
+
+
 @pytest.mark.parametrize(
     ("reason", "old", "new"),
     [

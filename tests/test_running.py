@@ -11,7 +11,7 @@ from lcbench.config import UsageError
 from lcbench.estimate import estimate_seconds
 from lcbench.registry import load_suite
 from lcbench.running import Shard, TerminatedError, read_shard
-from lcbench.suite import Cell, MethodCard, Selection, TaskCard, plan_cells
+from lcbench.suite import DRAFT, Cell, MethodCard, Selection, TaskCard, plan_cells
 
 
 def standard_cells() -> list[Cell]:
@@ -48,6 +48,20 @@ def test_shards_do_not_depend_on_the_hashes_of_code() -> None:
 def test_more_shards_than_cells_leave_some_empty() -> None:
     cells = standard_cells()[:2]
     assert [len(Shard(number, 4).of(cells)) for number in range(1, 5)] == [1, 1, 0, 0]
+
+
+def test_a_limit_cuts_work_and_keeps_what_is_asked_under_another_name() -> None:
+    suite = load_suite("standard")
+    cut, name = running.limited(suite, "standard", 5)
+    assert (name, cut.version, cut.model) == ("standard-limit5", DRAFT, suite.model)
+    assert cut.cost.contexts == suite.cost.contexts[:1]
+    for mine, whole in zip(cut.tasks, suite.tasks, strict=True):
+        assert (mine.steps, mine.batch) == (5, min(5, whole.batch))
+        assert {mine.test_examples(context) for context in mine.contexts} == {5}
+        for same in ("task", "config", "train_context", "contexts", "learning_rates"):
+            assert getattr(mine, same) == getattr(whole, same)
+    unlimited, _ = running.limited(suite, "standard", 10**9)
+    assert [plan.steps for plan in unlimited.tasks] == [plan.steps for plan in suite.tasks]
 
 
 @pytest.mark.parametrize("text", ["", "3", "/8", "3/", "0/8", "9/8", "-1/8", "a/b", "1/0"])

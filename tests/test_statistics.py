@@ -6,7 +6,15 @@ import math
 import numpy as np
 import pytest
 
-from lcbench.statistics import pareto_layers, places, sign_flip_test, sign_test, smallest_effect
+from lcbench.statistics import (
+    chance_separation,
+    concordance,
+    pareto_layers,
+    places,
+    sign_flip_test,
+    sign_test,
+    smallest_effect,
+)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +68,28 @@ def test_the_smallest_effect_is_found_four_times_in_five() -> None:
     samples = rng.normal(smallest_effect(error), 0.2, (400, 60))
     seen = np.abs(samples.mean(axis=1)) > 1.96 * error
     assert seen.mean() == pytest.approx(0.8, abs=0.06)
+
+
+def test_two_methods_lie_apart_by_chance_as_students_t_says() -> None:
+    # Two-sided 5 % points of t with 4 and 7 degrees of freedom.
+    assert chance_separation(2, 5) == pytest.approx(2.776 / math.sqrt(5), rel=0.02)
+    assert chance_separation(2, 8) == pytest.approx(2.365 / math.sqrt(8), rel=0.02)
+    by_number = [chance_separation(methods, 5) for methods in (2, 4, 8, 18)]
+    assert by_number == sorted(by_number)
+    with pytest.raises(ValueError, match="got 1 and 5"):
+        chance_separation(1, 5)
+
+
+def test_concordance_is_kendalls_w() -> None:
+    same = np.array([[1.0, 2.0, 3.0]] * 4)
+    assert concordance(same) == pytest.approx(1.0)
+    assert concordance(np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])) == pytest.approx(0.0)
+    # The first two judges: rank sums 3, 3, 7, 7 lie 2 from their mean of 5.
+    three = np.array([[1, 2, 3, 4], [2, 1, 4, 3], [2, 3, 3, 2]], dtype=float)
+    assert concordance(three[:2]) == pytest.approx(12 * 16 / (4 * 60))
+    # Ties: the third judge gives ranks 1.5, 3.5, 3.5, 1.5; sums 4.5, 6.5, 10.5, 8.5.
+    assert concordance(three) == pytest.approx(12 * 20 / (9 * 60 - 3 * 12))
+    assert concordance(np.zeros((3, 3))) == 0.0
 
 
 def test_places_count_only_who_is_surely_ahead() -> None:

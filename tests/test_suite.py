@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from typing import Any
 
 import numpy as np
@@ -232,6 +233,23 @@ def test_as_many_examples_are_scored_as_fit_and_never_fewer_than_eight() -> None
     assert [task.test_examples(context) for context in (64, 100, 128, 4096)] == [16, 10, 8, 8]
 
 
+def test_a_most_of_examples_holds_whatever_the_tokens() -> None:
+    task = TaskPlan(**RECALL | {"test_tokens": 1024, "max_examples": 3})
+    assert [task.test_examples(context) for context in (64, 4096)] == [3, 3]
+
+
+def test_plans_without_a_most_of_examples_keep_their_ids() -> None:
+    recipe = json.loads(plan()[0].recipe)
+    assert "max_examples" not in recipe
+    cut = TaskPlan(**RECALL | {"max_examples": 3})
+    (cell, *_) = plan(dataclasses.replace(SUITE, tasks=(cut,)), tasks=TASKS[:1])
+    assert read_quality_recipe(cell)[1].max_examples == 3
+
+
+def test_a_draft_is_version_zero() -> None:
+    assert {cell.suite_version for cell in plan(dataclasses.replace(SUITE, version=0))} == {0}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -239,6 +257,7 @@ def test_as_many_examples_are_scored_as_fit_and_never_fewer_than_eight() -> None
         ({"batch": 0}, "recall: batch"),
         ({"steps": -1}, "recall: steps must be above 0, got -1"),
         ({"test_tokens": 0}, "recall: test_tokens"),
+        ({"max_examples": 0}, "recall: max_examples"),
         ({"contexts": ()}, "recall: contexts"),
         ({"learning_rates": ()}, "learning_rates must not be empty"),
         ({"ramp": -1}, "recall: ramp -1"),
@@ -287,7 +306,7 @@ def test_a_model_plan_that_cannot_be_is_refused(change: dict[str, Any], words: s
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"version": 0}, "suite: version"),
+        ({"version": -1}, "suite: version must be at least 0, got -1"),
         ({"timeout_s": 0.0}, "suite: timeout_s"),
         ({"seeds": ()}, "suite: seeds must not be empty"),
         ({"threads": -1}, "suite: threads"),

@@ -1,5 +1,7 @@
 import math
 import threading
+import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import Future
 from itertools import groupby
@@ -13,11 +15,20 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lcbench import train as training
+from lcbench.measure import Workload, measure_memory
 from lcbench.method import Method, MethodConfig, ModelShape
 from lcbench.model import Backbone
 from lcbench.suite import ModelPlan, TaskPlan
 from lcbench.task import IGNORE, Batch, Split, Task, TaskConfig, stream
-from lcbench.train import DivergedError, Evaluation, Report, context_at, evaluate, learning_rate_at
+from lcbench.train import (
+    DivergedError,
+    Evaluation,
+    OutOfTimeError,
+    Report,
+    context_at,
+    evaluate,
+    learning_rate_at,
+)
 
 VOCAB = 8
 SCOPE: dict[str, Any] = {"suite": ["for-tests", 1], "task": ["echo", 1, "{}"], "seed": 0}
@@ -110,10 +121,12 @@ def score(
     num_examples: int = 10,
     chunked: bool = True,
     dtype: torch.dtype = torch.float32,
+    deadline: float = math.inf,
 ) -> Evaluation:
     return evaluate(
         model, task or Echo("test"), metric, SCOPE,
         context=context, num_examples=num_examples, dtype=dtype, chunked=chunked,
+        deadline=deadline,
     )  # fmt: skip
 
 
@@ -467,6 +480,41 @@ def test_no_call_is_longer_than_the_limit_when_chunked(monkeypatch: pytest.Monke
     lengths.clear()
     score(Noting(), context=12, num_examples=2, chunked=False)
     assert lengths == [(1, 12, 0)] * 2
+
+
+def scoring_bytes(context: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """Peak bytes of torch, and of numpy beside it, while two examples are scored."""
+    monkeypatch.setattr(training, "EVALUATION_TOKENS", 512)
+    model, task = build(), Echo("test")
+
+    def call(_: object) -> Evaluation:
+        result = score(model, task, "bits_per_byte", context=context, num_examples=2)
+        task.drawn.clear()
+        return result
+
+    call(None)
+    peak = measure_memory(Workload(lambda: None, call), torch.device("cpu")).peak_bytes
+    assert peak is not None
+    tracemalloc.start()
+    call(None)
+    beside = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak, beside
+
+
+def test_a_long_context_takes_no_more_memory_than_a_short_one_but_for_its_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    short, long = (scoring_bytes(context, monkeypatch) for context in (1024, 16_384))
+    assert long[0] == short[0], "activations, logits or answers of the whole context were held"
+    # Echo holds two examples at once, three int64 arrays each, and three more to make the second.
+    drawn = 9 * 8 * (16_384 - 1024)
+    assert long[1] - short[1] < drawn
+
+
+def test_scoring_stops_at_its_deadline() -> None:
+    with pytest.raises(OutOfTimeError):
+        score(build(), deadline=time.monotonic() - 1)
 
 
 def test_exactly_the_examples_asked_for_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,8 @@ TRIED_AT_ONCE = 2**18
 """Pixels of the images that are tried at once."""
 TRIES = 8
 """Curves tried for one place in an image."""
+MIRRORED, ANYWHERE = (2, 10), (7, 10)
+"""Pairs that about so many attempts bring forth, of each kind."""
 
 FloatArray = NDArray[np.float64]
 
@@ -136,35 +138,45 @@ class _Canvas:
     def __init__(self, batch: int, side: int) -> None:
         self.side = side
         self.image = np.full((batch, side, side), GROUND)
-        # A border keeps what is next to an edge within the array.
-        self.taken = np.zeros((batch, side + 2 * APART, side + 2 * APART), np.bool_)
         self.dot = _square(int(side >= LARGE))
         self.margin = int(self.dot.max())
+        # A border keeps what is next to an edge within the array.
+        self.width = side + 2 * APART
+        self.lines = np.zeros((batch, self.width, self.width), np.bool_)
+        """Where curves run, and the dots that may come to their ends."""
 
     def choose(self, curves: IntArray, *, dotted: bool) -> tuple[IntArray, NDArray[np.bool_]]:
         """Of each image's candidates `[B, C, L, 2]` the first with room, and whether one has."""
         inside = (curves >= self.margin) & (curves < self.side - self.margin)
-        points = self._with_dots(curves) if dotted else curves
-        y, x = np.moveaxis(np.clip(points, 0, self.side - 1) + APART, 3, 0)
-        rows = np.arange(len(curves))
-        is_taken = np.any(self.taken[rows[:, None, None], y, x], axis=2)
-        fits: NDArray[np.bool_] = np.all(inside, axis=(2, 3)) & ~is_taken
-        return curves[rows, fits.argmax(axis=1)], np.any(fits, axis=1)
+        fits = np.all(inside.reshape(*inside.shape[:2], -1), axis=2)
+        if self.lines.any():
+            points = self._with_dots(curves) if dotted else curves
+            taken = _spread(self.lines, APART - 1).reshape(-1)
+            fits &= ~np.any(taken[self._places(np.clip(points, 0, self.side - 1))], axis=2)
+        return curves[np.arange(len(curves)), fits.argmax(axis=1)], np.any(fits, axis=1)
 
     def draw(self, rows: IntArray, curves: IntArray, *, dotted: bool) -> None:
         """Draw dashes along `[R, L, 2]` and keep later curves from what is near."""
         dashes = curves[:, np.arange(curves.shape[1]) % PERIOD < DASH_LENGTH]
-        y, x = np.moveaxis(dashes, 2, 0)
-        self.image[rows[:, None], y, x] = DASH
+        self.image[rows[:, None], dashes[..., 0], dashes[..., 1]] = DASH
+        self.keep_clear(rows, curves, dotted=dotted)
+
+    def keep_clear(self, rows: IntArray, curves: IntArray, *, dotted: bool) -> None:
+        """Keep later curves from what is near `[R, L, 2]`, which is not drawn."""
         points = self._with_dots(curves[:, None])[:, 0] if dotted else curves
-        for shift in _square(APART - 1) + APART:
-            y, x = np.moveaxis(points + shift, 2, 0)
-            self.taken[rows[:, None], y, x] = True
+        self.lines.reshape(-1)[self._places(points, rows)] = True
 
     def draw_dots(self, at: IntArray) -> None:
         """A dot in each image: `[B, 2]` row and column."""
-        y, x = np.moveaxis(at[:, None] + self.dot, 2, 0)
-        self.image[np.arange(len(at))[:, None], y, x] = DOT
+        pixels = at[:, None] + self.dot
+        self.image[np.arange(len(at))[:, None], pixels[..., 0], pixels[..., 1]] = DOT
+
+    def _places(self, points: IntArray, rows: IntArray | None = None) -> IntArray:
+        """Where pixels `[R, ..., 2]` of some images lie in `lines` laid flat: `[R, ...]`."""
+        rows = np.arange(len(points)) if rows is None else rows
+        corner = rows * self.width**2 + APART * (self.width + 1)
+        corner = corner.reshape(-1, *[1] * (points.ndim - 2))
+        return points[..., 0] * self.width + points[..., 1] + corner
 
     def _with_dots(self, curves: IntArray) -> IntArray:
         """Curves `[R, C, L, 2]` and the pixels of the dots that may come to their ends."""
@@ -183,14 +195,15 @@ def _pairs(
     whether they are joined. Small images have no room for that; there the second lies anywhere.
     """
     found: list[tuple[IntArray, IntArray]] = []
-    missing = batch
+    missing, kept, tried = batch, *(MIRRORED if side >= LARGE else ANYWHERE)
     while missing > 0:
-        attempts = max(4, min(32 + 8 * missing, TRIED_AT_ONCE // side**2))
+        # As many as should do by the share that fitted so far.
+        attempts = max(4, min(4 + 11 * missing * tried // (10 * kept), TRIED_AT_ONCE // side**2))
         scratch = _Canvas(attempts, side)
         curves = _anywhere(rng, (attempts, 1, length), scratch, bend)[:, 0]
         first, fits_first = scratch.choose(np.rint(curves[:, None]).astype(np.int64), dotted=True)
         first = np.clip(first, scratch.margin, side - 1 - scratch.margin)
-        scratch.draw(np.arange(attempts), first, dotted=True)
+        scratch.keep_clear(np.arange(attempts), first, dotted=True)
         if side >= LARGE:
             others = _mirrored(rng, curves, bend)
         else:
@@ -202,6 +215,7 @@ def _pairs(
         fits &= fits_first & (apart >= max(side / 4, APART + 5 * scratch.margin))
         found.append((first[fits], second[fits]))
         missing -= int(fits.sum())
+        kept, tried = kept + int(fits.sum()), tried + attempts
     first, second = (np.concatenate(part)[:batch] for part in zip(*found, strict=True))
     return first, second
 
@@ -254,14 +268,15 @@ def _images(inputs: IntArray) -> IntArray:
 
 def _spread(pixels: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     """All pixels within `radius` rows and columns of one that is set."""
-    for axis in (1, 2):
-        padding = [(0, 0), (0, 0), (0, 0)]
-        padding[axis] = (radius, radius)
-        windows = np.lib.stride_tricks.sliding_window_view(
-            np.pad(pixels, padding), 2 * radius + 1, axis=axis
-        )
-        pixels = np.any(windows, axis=-1)
-    return pixels
+    by_row = pixels.copy()
+    for shift in range(1, radius + 1):
+        by_row[:, shift:] |= pixels[:, :-shift]
+        by_row[:, :-shift] |= pixels[:, shift:]
+    spread = by_row.copy()
+    for shift in range(1, radius + 1):
+        spread[:, :, shift:] |= by_row[:, :, :-shift]
+        spread[:, :, :-shift] |= by_row[:, :, shift:]
+    return spread
 
 
 def _first_dots(images: IntArray) -> NDArray[np.bool_]:
@@ -319,7 +334,7 @@ TASK = TaskSpec(
     config=Config,
     title="Pathfinder",
     family="images",
-    version=1,
+    version=2,
     metric="accuracy",
     ceiling=1.0,
     source="Tay et al. (2020), Long Range Arena, arXiv:2011.04006; own generator",

@@ -3,7 +3,9 @@
 Source: Merrill et al. (2024), "The illusion of state in state-space models", arXiv:2404.08819,
 section 5: word problems of groups that grow harder from parity, which is addition, over S3, whose
 elements do not commute, to A5, which no network of constant depth solves at every length (unless
-TC0 = NC1). Changed: tokens run through all elements of the group.
+TC0 = NC1). Changed: tokens run through all elements of the group. The oracle is `delta-net` with
+`negative_eigenvalues=true`: without, it cannot follow parity either (Grazzi et al. (2024),
+arXiv:2411.12537).
 Shapes: B batch, T tokens, g elements of the group.
 """
 

@@ -6,6 +6,10 @@ between languages in that order changes, names are copied and much is told by wh
 it is not in that one translation alone is right, which is why it can be scored token by token.
 Normalised: instructions that only keep the interpreter's books are left out, and so are numeric
 arguments; names, and constants up to `MOST_CONSTANT` bytes, are spelt out.
+
+Left out: chrF, which compares the characters of a whole translation with a reference. Answers are
+read at given places with what stands before them being right, and no text is generated, so there is
+nothing that it could score.
 """
 
 import ast

@@ -18,15 +18,15 @@ def sequential(method, project, recur, x: Tensor) -> Tensor:
     q, k = (part / (part.pow(2).sum(-1, keepdim=True) + 1e-6).sqrt() for part in (q, k))
     step = F.softplus(project(steps.logits, x) + steps.bias[:, None, None])
     decay = torch.exp(-steps.log_rate.exp()[:, None, None] * step)
-    y = recur(q, k, v, decay=decay, beta=project(method.beta, x).sigmoid())
+    y = recur(q, k, v, decay=decay, beta=method.most * project(method.beta, x).sigmoid())
     y = y / (y.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * method.norm.weight
     return heads.o(torch.cat(y.unbind(1), -1) * F.silu(x @ method.gate.weight.T))
 
 
-@pytest.mark.parametrize("key_ratio", [0.5, 1.0])
+@pytest.mark.parametrize(("key_ratio", "negative"), [(0.5, False), (1.0, False), (0.5, True)])
 @pytest.mark.parametrize("tokens", [1, 2, 64, 67, 150])
-def test_values_and_gradients(tokens, key_ratio, project, recur, assert_agree) -> None:
-    probe = Probe(METHOD, Config(key_ratio=key_ratio))
+def test_values_and_gradients(tokens, key_ratio, negative, project, recur, assert_agree) -> None:
+    probe = Probe(METHOD, Config(key_ratio=key_ratio, negative_eigenvalues=negative))
     method, x = probe.build(), probe.tokens(2, tokens)
     expected = lambda x: sequential(method, project, recur, x)  # noqa: E731
     assert_agree(method, lambda x: method(x)[0], expected, x)
