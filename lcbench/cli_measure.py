@@ -61,6 +61,11 @@ if TYPE_CHECKING:
     metavar="GIB",
     help="Most a cell's process may hold. Default: as much as the machine has.",
 )
+@click.option(
+    "--allow-network",
+    is_flag=True,
+    help="Leave the network open to methods. Default: none, where the system allows that.",
+)
 @click.option("--shard", metavar="K/N", help="Only the K-th of N parts of the plan, such as 3/8.")
 @click.option(
     "--results",
@@ -94,6 +99,7 @@ def run(
     jobs: int | None,
     timeout: float | None,
     memory_limit: float | None,
+    allow_network: bool,
     shard: str | None,
     results: "Place | None",
     deterministic: bool,
@@ -108,7 +114,9 @@ def run(
     beside it shares the cells. Exit code 1 says that a method failed; running out of memory or time
     is a measurement, not a failure.
     """
-    from lcbench import registry, running, terminal
+    import os
+
+    from lcbench import confinement, registry, running, terminal
     from lcbench.journal import Folder
     from lcbench.paths import local_results
     from lcbench.pool import LocalPool, default_jobs
@@ -119,6 +127,8 @@ def run(
     part = running.read_shard(shard) if shard else None
     if suite is not None:
         registry.source("suite", suite)
+    if allow_network:
+        os.environ[confinement.OPEN] = "1"
     setting = read_setting(device)
     device_kind = str(setting.environment["device_kind"])
     name = suite or ("standard" if device_kind == "cuda" else "quick")
@@ -238,6 +248,7 @@ def env(device: str | None, measure: bool, results: Path | None) -> None:
             if name.endswith("_bytes"):
                 value = f"{value / 2**30:.1f} GiB"
             click.echo(f"{name:16}{'-' if value is None else value}")
+    click.echo(f"{'network':16}{setting.network}")
     root, env_id = results or local_results(), str(setting.environment["env_id"])
     kept = None
     if measure:
