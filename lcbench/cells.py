@@ -85,17 +85,19 @@ def run_cell(cell: Cell, watcher: Watcher, guard: Guard | None = None) -> list[M
         RuntimeError: In a deterministic cell, an operation that has no such algorithm, by name.
     """
     guard = guard or guard_cell(cell)
+    # By names of its own, so that they are called even if their class has others by then.
+    check, check_threads = guard.check, guard.check_threads
     try:
         device, method = _begin(cell, watcher, guard)
-        guard.check()
+        check()
         if cell.kind == "quality":
             rows = _Quality(cell, method, device, watcher).run()
         else:
             rows = measure_cost(cell, method, device, watcher.stage, guard)
     finally:
         # Also where it failed: what was replaced may be why.
-        guard.check()
-        guard.check_threads()
+        check()
+        check_threads()
     told = guard.own_threads()
     if told:
         rows = [

@@ -25,7 +25,7 @@ COMPARED_SHARE = 8
 MOST_DRIFT = 0.1
 """What two calls with the same inputs may differ by, as a part of their norm: rounding in low
 precision and choices at a tie stay far below, an output for other inputs is far above."""
-IDLE_S, BUSY_SHARE = 0.01, 0.5
+IDLE_S, BUSY_SHARE = 0.01, 0.1
 """How long the process is watched doing nothing, and what of a core it may then use."""
 SETTLING_S = 0.05
 """How long a method with threads of its own may take until a second call's output is looked at."""
@@ -35,7 +35,7 @@ class Guard:
     """What must stand as it did when a cell's method has run; made before the method is loaded."""
 
     def __init__(self) -> None:
-        self._references = References((*SHARED, *harness()))
+        self._replaced = References((*SHARED, *harness())).replaced
         self._settings = read_settings()
         self._threads = set(threading.enumerate())
 
@@ -49,7 +49,7 @@ class Guard:
         Raises:
             TamperedError: The first that is another, by its name.
         """
-        if name := self._references.replaced():
+        if name := self._replaced():
             raise TamperedError(f"the method replaced {name}")
         now = read_settings()
         for name, was in self._settings.items():
@@ -94,8 +94,7 @@ class Witness:
         self._workload, self._guard = workload, guard
         self._random: list[Tensor] = []
         self._x, self._copy = torch.empty(0), None
-        self._insists = False
-        self._compared = False
+        self._insists = self._compared = self._is_over = False
         self._earlier: list[tuple[Tensor | None, Tensor | None]] = []
         """Outputs of the call compared last, and copies of them, until the next call is over."""
 
@@ -103,14 +102,15 @@ class Witness:
         """See `measure.Watch.begin`."""
         self._x = inputs if isinstance(inputs, Tensor) else inputs[0]
         self._copy = None
-        if self._insists or secrets.randbelow(COMPARED_SHARE) == 0:
+        is_drawn = not self._is_over and secrets.randbelow(COMPARED_SHARE) == 0
+        if self._insists or is_drawn:
             assert self._workload.copy is not None
             self._copy = self._workload.copy(inputs)
             self._random = _random_states(self._x.device)
 
     def insist(self) -> bool:
         """See `measure.Watch.insist`."""
-        self._insists = not self._compared
+        self._is_over, self._insists = True, not self._compared
         return self._insists or bool(self._earlier)
 
     def end(self, outputs: Outputs, sums: list[Tensor]) -> None:

@@ -52,6 +52,8 @@ CHUNK_BYTES, MOST_CHUNKS = 2**16, 1024
 """What is read at once of what a child sends; no answer is longer than all chunks together."""
 ENDING_S = 5.0
 """How long a child that has answered may take to end."""
+LOST_SERVER = 255
+"""What multiprocessing gives for the exit code of a child whose fork server cannot tell it."""
 _ASKED = re.compile(
     r"(?:[Tt]ried to allocate|Unable to allocate) (?P<count>[\d.]+) ?(?P<unit>[KMGTP]iB|bytes)"
 )
@@ -195,7 +197,7 @@ class Child:
         """How it ended, or None while it has not; call after `poll`."""
         if self.under_way and self._process.is_alive():
             return None
-        wall_s, lost = self.elapsed_s, not self._server_lives()
+        wall_s, lost = self.elapsed_s, self._lost_server()
         if self._last is not None and self._stopped is None:
             self._process.join(ENDING_S)
         self._end()
@@ -204,13 +206,18 @@ class Child:
         verdict = self._judge(wall_s)
         return verdict._replace(lost_server=lost and self._last is None and self._stopped is None)
 
-    def _server_lives(self) -> bool:
-        if not self._server:
-            return True
-        try:
-            return psutil.Process(self._server).status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
+    def _lost_server(self) -> bool:
+        """Whether the fork server ended under it; its pipes close a moment before it is gone."""
+        if not self._server or self._process.exitcode != LOST_SERVER:
             return False
+        with contextlib.suppress(psutil.Error):
+            server = psutil.Process(self._server)
+            last = monotonic() + ENDING_S
+            while server.status() != psutil.STATUS_ZOMBIE:
+                if monotonic() > last:
+                    return False
+                sleep(0.01)
+        return True
 
     def _judge(self, wall_s: float) -> Verdict:
         name = _signal_name(self._process.exitcode)

@@ -1,4 +1,4 @@
-"""Methods that trick the measurement, each in a child as in a run: an `invalid` row that says how."""
+"""Methods that trick the measurement, in a child as in a run: an `invalid` row that says how."""
 
 import os
 from collections.abc import Callable
@@ -57,9 +57,9 @@ def cell_of(method: str, kind: str, config: str = "{}") -> Cell:
 
 
 def measure_in(folder: str, fields: dict[str, Any], send: Send) -> list[dict[str, Any]]:
-    """What a run has a child do, with every timed call compared, so that no test is left to luck."""
+    """What a run has a child do, but with every timed call compared: no test is left to luck."""
     os.environ["LCBENCH_PATH"] = folder
-    lcbench.methods.__path__.append(f"{folder}/methods")
+    lcbench.methods.__path__.insert(0, f"{folder}/methods")
     guard.COMPARED_SHARE = 1
     return errands.measure(fields, send)
 
@@ -102,8 +102,9 @@ REPLACED = {
     "a memory counter": (
         "torch.cuda.max_memory_allocated = lambda device=None: 0", HONEST, "max_memory_allocated",
     ),
-    "the binding under it": (
-        "torch._C._cuda_synchronize = lambda: None", HONEST, "torch._C._cuda_synchronize",
+    "the binding under a function": (
+        "torch._C._set_num_threads = torch._C.set_num_threads = lambda count: None",
+        HONEST, "torch._C.set_num_threads",
     ),
     "the harness's clock": (
         "import lcbench.measure\nlcbench.measure.perf_counter_ns = lambda: 0",
@@ -118,7 +119,8 @@ REPLACED = {
         "import lcbench.measure\nlcbench.measure.MOST_REPEATS = 1", HONEST, "MOST_REPEATS",
     ),
     "the guard": (
-        "import lcbench.guard\nlcbench.guard.Guard.check = lambda self: None", HONEST, "Guard.check",
+        "import lcbench.guard\nlcbench.guard.Guard.check = lambda self: None",
+        HONEST, "lcbench.guard.Guard.check",
     ),
     "the anchor": (
         "import lcbench.methods.vanilla as anchor\n"
@@ -312,7 +314,7 @@ def test_a_thread_that_waits_is_told_of_and_does_no_harm(write_cheat: WriteMetho
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["vanilla", "sliding-window", "gla", "reformer", "honest"])
+@pytest.mark.parametrize("name", ["vanilla", "sliding-window", "gla", "routing", "honest"])
 def test_an_honest_method_is_measured(write_cheat: WriteMethod, name: str, kind: str) -> None:
     write_cheat(
         "honest", "", "return self.mix(torch.nn.functional.dropout(x, 0.3, self.training)), x"
