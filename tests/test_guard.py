@@ -314,13 +314,11 @@ def test_a_thread_that_waits_is_told_of_and_does_no_harm(write_cheat: WriteMetho
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["vanilla", "sliding-window", "gla", "routing", "honest"])
+@pytest.mark.parametrize("name", ["vanilla", "sliding-window", "gla", "honest"])
 def test_an_honest_method_is_measured(write_cheat: WriteMethod, name: str, kind: str) -> None:
     write_cheat(
         "honest", "", "return self.mix(torch.nn.functional.dropout(x, 0.3, self.training)), x"
     )
-    if name not in registry.method_names():
-        pytest.skip(f"there is no {name} here")
     config = registry.load_method(name).config().canonical() if name != "honest" else "{}"
     verdict = verdict_on(cell_of(name, kind, config))
     assert verdict.status == "ok", verdict
