@@ -4,6 +4,7 @@ What comes back are plain columns, one mapping a row. Identity, environment and 
 process that died are added by the runner, so that a method's process cannot state them.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -18,10 +19,11 @@ from lcbench.config import UsageError, split_assignments
 from lcbench.contract import UnsupportedError, check_output, config_of, first_line
 from lcbench.cost import Layers, Measurement, measure_cost
 from lcbench.environment import usable_cores
+from lcbench.guard import Guard
 from lcbench.isolation import failure_of
 from lcbench.model import Backbone
 from lcbench.parts import Resolved
-from lcbench.suite import Cell, MethodCard, read_quality_recipe, too_long, too_slow
+from lcbench.suite import ANCHOR, Cell, MethodCard, read_quality_recipe, too_long, too_slow
 from lcbench.task import Split, Task
 from lcbench.train import DivergedError, Evaluation, OutOfTimeError, Report, evaluate, train
 
@@ -61,19 +63,52 @@ def describe_method(name: str, overrides: str) -> MethodCard:
     return MethodCard(name, config.canonical(), parts.method_hash(name, resolved.parts))
 
 
-def run_cell(cell: Cell, watcher: Watcher) -> list[Measurement]:
+def guard_cell(cell: Cell) -> Guard:
+    """A guard on all that a cell is measured with; to be made before its method is loaded."""
+    # Whatever is wrong with it is told where it is used.
+    with contextlib.suppress(Exception):
+        if cell.task:
+            registry.load_task(cell.task)
+        else:
+            registry.load_method(ANCHOR)
+    return Guard()
+
+
+def run_cell(cell: Cell, watcher: Watcher, guard: Guard | None = None) -> list[Measurement]:
     """Do the work of one cell.
 
+    Args:
+        cell: Of a plan.
+        watcher: Told how it goes.
+        guard: The cell's, where something was loaded before; else it is made here.
+
     Raises:
+        TamperedError: The method changed what it is measured with, or works on unasked.
         UnsupportedError: The method does not claim what is asked.
         InvalidOutputError: Its output has a wrong type, shape or dtype, or is not finite.
         DivergedError: Its training diverged at every learning rate.
         RuntimeError: In a deterministic cell, an operation that has no such algorithm, by name.
     """
-    device, method = _begin(cell, watcher)
-    if cell.kind == "quality":
-        return _Quality(cell, method, device, watcher).run()
-    return measure_cost(cell, method, device, watcher.stage)
+    guard = guard or guard_cell(cell)
+    # By names of its own, so that they are called even if their class has others by then.
+    check, check_threads = guard.check, guard.check_threads
+    try:
+        device, method = _begin(cell, watcher, guard)
+        check()
+        if cell.kind == "quality":
+            rows = _Quality(cell, method, device, watcher).run()
+        else:
+            rows = measure_cost(cell, method, device, watcher.stage, guard)
+    finally:
+        # Also where it failed: what was replaced may be why.
+        check()
+        check_threads()
+    told = guard.own_threads()
+    if told:
+        rows = [
+            row | {"warning": "; ".join(filter(None, (row.get("warning"), told)))} for row in rows
+        ]
+    return rows
 
 
 def prepare_call(cell: Cell, watcher: Watcher, steps: int) -> Callable[[], object]:
@@ -92,7 +127,9 @@ def prepare_call(cell: Cell, watcher: Watcher, steps: int) -> Callable[[], objec
     return lambda: workload.call(workload.prepare())
 
 
-def _begin(cell: Cell, watcher: Watcher) -> tuple[torch.device, Resolved]:
+def _begin(
+    cell: Cell, watcher: Watcher, guard: Guard | None = None
+) -> tuple[torch.device, Resolved]:
     """Set the process up for a cell and load its method."""
     device = torch.device(cell.device_kind)
     torch.set_num_threads(cell.threads or usable_cores())
@@ -100,6 +137,8 @@ def _begin(cell: Cell, watcher: Watcher) -> tuple[torch.device, Resolved]:
         # Read when CUDA's matrix products are first used: a workspace of its own for each stream.
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.use_deterministic_algorithms(True)
+    if guard:
+        guard.settle()
     watcher.stage("load")
     method = load_method(cell)
     if not method.spec.causal:

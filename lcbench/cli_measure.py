@@ -70,6 +70,11 @@ if TYPE_CHECKING:
     " N scored at a context, and the lowest rung of the cost ladder. Scores then mean nothing and"
     " are kept as those of a suite NAME-limitN.",
 )
+@click.option(
+    "--allow-network",
+    is_flag=True,
+    help="Leave the network open to methods. Default: none, where the system allows that.",
+)
 @click.option("--shard", metavar="K/N", help="Only the K-th of N parts of the plan, such as 3/8.")
 @click.option(
     "--results",
@@ -104,6 +109,7 @@ def run(
     timeout: float | None,
     memory_limit: float | None,
     limit: int | None,
+    allow_network: bool,
     shard: str | None,
     results: "Place | None",
     deterministic: bool,
@@ -118,7 +124,9 @@ def run(
     beside it shares the cells. Exit code 1 says that a method failed; running out of memory or time
     is a measurement, not a failure.
     """
-    from lcbench import registry, running, terminal
+    import os
+
+    from lcbench import confinement, registry, running, terminal
     from lcbench.journal import Folder
     from lcbench.paths import local_results
     from lcbench.pool import LocalPool, default_jobs
@@ -129,6 +137,8 @@ def run(
     part = running.read_shard(shard) if shard else None
     if suite is not None:
         registry.source("suite", suite)
+    if allow_network:
+        os.environ[confinement.OPEN] = "1"
     setting = read_setting(device)
     device_kind = str(setting.environment["device_kind"])
     name = suite or ("standard" if device_kind == "cuda" else "quick")
@@ -251,6 +261,7 @@ def env(device: str | None, measure: bool, results: Path | None) -> None:
             if name.endswith("_bytes"):
                 value = f"{value / 2**30:.1f} GiB"
             click.echo(f"{name:16}{'-' if value is None else value}")
+    click.echo(f"{'network':16}{setting.network}")
     root, env_id = results or local_results(), str(setting.environment["env_id"])
     kept = None
     if measure:

@@ -9,6 +9,10 @@ from torch import Tensor
 from lcbench.method import Method, MethodSpec, state_tensors
 from lcbench.task import TaskSpec
 
+# torch tells by no public name whether a tensor stands for another.
+_FUNCTIONAL: Any = vars(torch)["_is_functional_tensor"]
+_WRAPPED: Any = vars(torch)["_C"]._functorch.is_functorch_wrapped_tensor
+
 
 class UnsupportedError(Exception):
     """The method does not claim what the cell asks for."""
@@ -18,6 +22,12 @@ class UnsupportedError(Exception):
 
 class InvalidOutputError(Exception):
     """A method's output is not what the contract promises."""
+
+    status = "invalid"
+
+
+class TamperedError(Exception):
+    """A method changed what it is measured with, or goes on working when it is not called."""
 
     status = "invalid"
 
@@ -46,18 +56,35 @@ def check_output(method: Method, d_model: int, device: torch.device) -> None:
     if not (isinstance(result, tuple) and len(result) == 2):  # pyright: ignore[reportUnknownArgumentType]
         raise InvalidOutputError(f"forward must return (output, state), got {_kind(result)}")
     out: object = result[0]
-    if not isinstance(out, Tensor) or type(out) is not Tensor:
-        raise InvalidOutputError(f"the output must be a plain tensor, got {_kind(out)}")
+    out = check_plain(out, x)
     try:
         list(state_tensors(result[1]))
     except TypeError as error:
         raise InvalidOutputError(str(error)) from None
+    if not out.isfinite().all():
+        raise InvalidOutputError("the output holds NaN or infinity for normal inputs")
+
+
+def check_plain(out: object, x: Tensor) -> Tensor:
+    """Hold an output to being a tensor whose numbers are there, of the kind of its input.
+
+    Raises:
+        InvalidOutputError: A subclass, a tensor that stands for numbers yet to come (fake, wrapped,
+            sparse, quantised), or one of another shape, dtype or device than x.
+    """
+    if not isinstance(out, Tensor) or type(out) is not Tensor:
+        raise InvalidOutputError(f"the output must be a plain tensor, got {_kind(out)}")
+    if out.layout != torch.strided or out.is_quantized or out.is_nested:
+        raise InvalidOutputError(f"the output must be a dense tensor, its layout is {out.layout}")
+    if _FUNCTIONAL(out) or _WRAPPED(out):
+        raise InvalidOutputError("the output must be a plain tensor, it wraps another")
     if out.shape != x.shape:
         raise InvalidOutputError(f"x is {list(x.shape)}, the output is {list(out.shape)}")
     if out.dtype != x.dtype:
         raise InvalidOutputError(f"x is {x.dtype}, the output is {out.dtype}")
-    if not out.isfinite().all():
-        raise InvalidOutputError("the output holds NaN or infinity for normal inputs")
+    if out.device != x.device:
+        raise InvalidOutputError(f"x is on {x.device}, the output is on {out.device}")
+    return out
 
 
 def _kind(value: object) -> str:

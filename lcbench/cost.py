@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from lcbench import noise, parts
-from lcbench.contract import check_output, first_line
+from lcbench.contract import InvalidOutputError, check_output, first_line
 from lcbench.counting import Work, count_work
 from lcbench.environment import usable_cores
-from lcbench.measure import Timing, Workload, measure_memory, time_alternating
-from lcbench.method import Method, ModelShape, State, state_bytes
+from lcbench.guard import Guard, Witness
+from lcbench.measure import Outputs, Timing, Workload, measure_memory, time_alternating
+from lcbench.method import Method, ModelShape, State, copy_state, state_bytes
 from lcbench.parts import Resolved
 from lcbench.suite import ANCHOR, Cell, Kind, read_cost_recipe
 
@@ -81,20 +82,24 @@ class Layers:
         for method in self.methods:
             method.train(kind == "train_step")
         if kind == "train_step":
-            return Workload(self._train_inputs, self._train_step)
+            return Workload(self._train_inputs, self._train_step, _copy_train_inputs)
         if kind == "prefill":
-            return Workload(lambda: self.tokens(self.context), self._prefill)
+            return Workload(lambda: self.tokens(self.context), self._prefill_step, Tensor.clone)
         state = self._prefill(self.tokens(self.context))[1]
         self.state_bytes = state_bytes(state)
         # The first step may make room in a cache for many; what is measured is the step after it.
         _, state = self.decode_step(self.tokens(1), state)
 
-        def decode(token: Tensor) -> Tensor:
+        def decode(inputs: tuple[Tensor, tuple[State, ...]]) -> Outputs:
             nonlocal state
-            out, state = self.decode_step(token, state)
-            return out
+            out, state = self.decode_step(*inputs)
+            return Outputs((out,))
 
-        return Workload(lambda: self.tokens(1), decode)
+        return Workload(
+            lambda: (self.tokens(1), state),
+            decode,
+            lambda inputs: (inputs[0].clone(), copy_state(inputs[1])),
+        )
 
     @torch.no_grad()
     def decode_step(self, token: Tensor, states: tuple[State, ...]) -> _Pass:
@@ -110,14 +115,26 @@ class Layers:
             method.zero_grad(set_to_none=True)
         return self.tokens(self.context).requires_grad_(), self.tokens(self.context)
 
-    def _train_step(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
+    def _prefill_step(self, x: Tensor) -> Outputs:
+        out, states = self._prefill(x)
+        return Outputs((out,), state=states)
+
+    def _train_step(self, inputs: tuple[Tensor, Tensor]) -> Outputs:
         x, gradient = inputs
         out, _ = self.forward(x)
         for method in self.methods:
             if (penalty := method.penalty()) is not None:
                 penalty.backward(retain_graph=True)
         out.backward(gradient)
-        return out
+        if x.grad is None:
+            raise InvalidOutputError("a training step gave its input no gradient")
+        rest = tuple(p.grad for method in self.methods for p in method.parameters())
+        return Outputs((out, x.grad), rest)
+
+
+def _copy_train_inputs(inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    x, gradient = inputs
+    return x.detach().clone().requires_grad_(), gradient.clone()
 
 
 class _Pair(NamedTuple):
@@ -132,7 +149,11 @@ class _Pair(NamedTuple):
 
 
 def measure_cost(
-    cell: Cell, method: Resolved, device: torch.device, stage: Callable[[str], None]
+    cell: Cell,
+    method: Resolved,
+    device: torch.device,
+    stage: Callable[[str], None],
+    guard: Guard,
 ) -> list[Measurement]:
     """The one row of a cost cell: all its figures are of one layer.
 
@@ -141,9 +162,12 @@ def measure_cost(
         method: The cell's method.
         device: Where to measure.
         stage: Told what is done next.
+        guard: Made before the method was loaded.
 
     Raises:
-        InvalidOutputError: The layer's output has a wrong type, shape or dtype, or is not finite.
+        InvalidOutputError: The layer's output has a wrong type, shape or dtype, or is not finite;
+            or it is not what the layer gives when nobody looks at the clock.
+        TamperedError: The method changed what it is measured with.
     """
     plan = read_cost_recipe(cell)
     stage("build")
@@ -154,7 +178,9 @@ def measure_cost(
     is_anchor = cell.method == ANCHOR and cell.config == method.spec.config().canonical()
     anchor, warning = (None, None) if is_anchor else _anchor(cell, device, layers.number)
     pair = _Pair(layers, anchor, is_anchor, (warning, method.cut_by(cell.num_layers)))
-    times = _time(pair, cell.kind, device, plan.seconds)
+    guard.check()
+    times = _time(pair, cell.kind, device, plan.seconds, guard)
+    guard.check()
     stage("weigh")
     params = sum(p.numel() for built in layers.methods for p in built.parameters())
     shared: Measurement = {
@@ -166,13 +192,17 @@ def measure_cost(
     return [shared | times | _weigh(pair, cell.kind, device)]
 
 
-def _time(pair: _Pair, kind: Kind, device: torch.device, seconds: float) -> Measurement:
+def _time(
+    pair: _Pair, kind: Kind, device: torch.device, seconds: float, guard: Guard
+) -> Measurement:
     """The columns of speed, and of what disturbed it."""
     layers = pair.layers
     workload = layers.workload(kind)
     beside = pair.anchor.workload(kind) if pair.anchor else None
     load, before = noise.load_average(), noise.read_throttling()
-    timing, anchor_timing = time_alternating(workload, beside, device, seconds=seconds)
+    timing, anchor_timing = time_alternating(
+        workload, beside, device, seconds=seconds, watch=Witness(workload, guard)
+    )
     gpu_reasons = noise.read_gpu_reasons() if device.type == "cuda" else None
     throttled = noise.was_throttled(before, noise.read_throttling(), gpu_reasons)
     timing = timing.over(layers.number)

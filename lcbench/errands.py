@@ -6,6 +6,7 @@ Light to import, since each child imports it; what it needs, the fork server has
 import os
 from typing import Any
 
+from lcbench import confinement
 from lcbench.isolation import HUGE_PAGES, WAIT_POLICY, Send
 from lcbench.suite import Cell
 
@@ -33,17 +34,20 @@ def look_around(device: str | None, send: Send) -> dict[str, Any]:
         "environment": read_environment(kind, settings),
         "provenance": read_provenance(),
         "warnings": warnings,
+        "network": confinement.network(),
     }
 
 
 def measure(fields: dict[str, Any], send: Send) -> list[dict[str, Any]]:
     """A cell's work, from its fields to the columns of its rows."""
-    from lcbench.cells import Watcher, check_sources, run_cell
+    from lcbench.cells import Watcher, check_sources, guard_cell, run_cell
 
     watcher = Watcher(
         stage=lambda name: send("stage", name),
         report=lambda report: send("report", report._asdict()),
     )
     cell = Cell(**fields)
+    # First: to find out whether the parts of a method were edited may take loading it.
+    guard = guard_cell(cell)
     check_sources(cell)
-    return run_cell(cell, watcher)
+    return run_cell(cell, watcher, guard)

@@ -15,7 +15,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from multiprocessing import connection, get_all_start_methods, get_context
+from multiprocessing import (
+    connection,
+    forkserver,
+    get_all_start_methods,
+    get_context,
+    resource_tracker,
+)
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import monotonic, sleep
@@ -23,7 +29,7 @@ from typing import Any, Literal, NamedTuple
 
 import psutil
 
-from lcbench import descent
+from lcbench import confinement, descent
 from lcbench.config import UsageError
 
 Status = Literal["ok", "oom", "timeout", "crashed", "error", "unsupported", "invalid", "usage"]
@@ -38,7 +44,7 @@ WAIT_POLICY = "OMP_WAIT_POLICY"
 """How OpenMP's threads wait for one another. By default they spin, and where anything else runs on
 the machine a small product of matrices was seen to take a hundred times its time; passive threads
 sleep."""
-PRELOAD = "lcbench.preload"
+PRELOAD = ["lcbench.confined", "lcbench.preload"]
 _FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:|~\w*)?(?:[\\/][^\s\\/:'\"()\[\],]+)*[\\/]")
 """The part of a path before its last slash, where a path begins."""
 _IS_POSIX = os.name == "posix"
@@ -46,6 +52,8 @@ CHUNK_BYTES, MOST_CHUNKS = 2**16, 1024
 """What is read at once of what a child sends; no answer is longer than all chunks together."""
 ENDING_S = 5.0
 """How long a child that has answered may take to end."""
+LOST_SERVER = 255
+"""What multiprocessing gives for the exit code of a child whose fork server cannot tell it."""
 _ASKED = re.compile(
     r"(?:[Tt]ried to allocate|Unable to allocate) (?P<count>[\d.]+) ?(?P<unit>[KMGTP]iB|bytes)"
 )
@@ -71,6 +79,8 @@ class Verdict(NamedTuple):
     wall_s: float
     asked_bytes: int | None = None
     """The allocation at which it ran out of memory, where that is known."""
+    lost_server: bool = False
+    """It gave no answer and the fork server had ended, whoever brought that about."""
 
 
 class Child:
@@ -84,7 +94,7 @@ class Child:
 
     def __init__(self, target: Target, args: tuple[Any, ...], *, timeout_s: float) -> None:
         context = get_context("forkserver") if _HAS_FORK_SERVER else get_context("spawn")
-        context.set_forkserver_preload([PRELOAD])
+        context.set_forkserver_preload(PRELOAD)
         self._answers, answers = context.Pipe(duplex=False)
         lifeline, self._lifeline = context.Pipe(duplex=False)
         # Both are read once, when the fork server loads torch.
@@ -187,13 +197,27 @@ class Child:
         """How it ended, or None while it has not; call after `poll`."""
         if self.under_way and self._process.is_alive():
             return None
-        wall_s = self.elapsed_s
+        wall_s, lost = self.elapsed_s, self._lost_server()
         if self._last is not None and self._stopped is None:
             self._process.join(ENDING_S)
         self._end()
         if self._stopped is None and self._last is None:
             self.poll()  # an answer sent just before the end is still in the pipe
-        return self._judge(wall_s)
+        verdict = self._judge(wall_s)
+        return verdict._replace(lost_server=lost and self._last is None and self._stopped is None)
+
+    def _lost_server(self) -> bool:
+        """Whether the fork server ended under it; its pipes close a moment before it is gone."""
+        if not self._server or self._process.exitcode != LOST_SERVER:
+            return False
+        with contextlib.suppress(psutil.Error):
+            server = psutil.Process(self._server)
+            last = monotonic() + ENDING_S
+            while server.status() != psutil.STATUS_ZOMBIE:
+                if monotonic() > last:
+                    return False
+                sleep(0.01)
+        return True
 
     def _judge(self, wall_s: float) -> Verdict:
         name = _signal_name(self._process.exitcode)
@@ -288,6 +312,8 @@ def _serve(
     descent.die_with_parent()
     descent.keep_orphans()
     me = os.getpid()
+    confinement.drop_secrets()
+    _close_all_but(answers.fileno(), lifeline.fileno())
     with contextlib.suppress(OSError):
         # If the kernel must pick a victim, a measurement and not its keeper.
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -317,6 +343,23 @@ def _serve(
     descent.kill(*descent.descendants(me))
     descent.kill_group(me)
     os._exit(0)
+
+
+def _close_all_but(*kept: int) -> None:
+    """Close what was inherited: the pipes of the fork server and of multiprocessing's tracker.
+
+    A byte in one of them brings the server down, and with it every other call.
+    """
+    with contextlib.suppress(OSError):
+        for number in [int(path.name) for path in Path("/dev/fd").iterdir()]:
+            if number > 2 and number not in kept:
+                with contextlib.suppress(OSError):
+                    os.close(number)
+    # Their numbers will be those of other files: a call that forks must not write there.
+    tracker: Any = vars(resource_tracker)["_resource_tracker"]
+    server: Any = vars(forkserver)["_forkserver"]
+    tracker._fd = tracker._pid = None
+    server._forkserver_alive_fd = server._forkserver_address = server._forkserver_pid = None
 
 
 def _end_with_parent(lifeline: Connection) -> None:

@@ -2,16 +2,18 @@
 
 Time: two workloads in alternation (A B B A), so that a drift of the machine's speed hits both;
 fresh inputs for every call; warm-up until two calls in a row agree; medians. CUDA is timed with its
-own events, its cache emptied before each call. Not with `torch.utils.benchmark`: it repeats one
-statement on one set of inputs, and neither alternates nor prepares between repeats. Memory: the
-peak of what is allocated above what stood before the call, from CUDA's allocator or, on CPU, from
-the profiler's record of every allocation: exact and repeatable, where the resident set is neither.
+own events, its cache emptied before each call. What a workload gives is read on the clock, one sum
+over each tensor, so that a result that is not there yet costs what it takes to come. Not with
+`torch.utils.benchmark`: it repeats one statement on one set of inputs, and neither alternates nor
+prepares between repeats. Memory: the peak of what is allocated above what stood before the call,
+from CUDA's allocator or, on CPU, from the profiler's record of every allocation: exact and
+repeatable, where the resident set is neither.
 """
 
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter_ns
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -27,11 +29,44 @@ FLUSHED_CACHES = 4
 """How many times CUDA's last cache is written over before a call: it evicts by no strict order."""
 
 
+LATE_NS = 50_000
+"""What waiting for an idle GPU may take beyond its latency, before it is work on another stream."""
+
+
 class Workload(NamedTuple):
-    """Something to time: `call(prepare())`, of which only `call` is on the clock."""
+    """Something to time: `call(prepare())`, of which only `call` and reading are on the clock."""
 
     prepare: Callable[[], Any]
     call: Callable[[Any], object]
+    copy: Callable[[Any], Any] | None = None
+    """What was prepared once more, at other addresses; None where nobody calls it again."""
+
+
+class Outputs(NamedTuple):
+    """What a call gives, for those who look at it."""
+
+    read: tuple[Tensor, ...]
+    """Read on the clock."""
+    rest: tuple[Tensor | None, ...] = ()
+    """What else must be the same in another call with the same inputs."""
+    state: object = None
+    """Kept alive with them."""
+
+
+class Watch(Protocol):
+    """Looks on while a workload is timed; told off the clock, before and after each call."""
+
+    def begin(self, inputs: Any) -> None:
+        """A call with these inputs comes next."""
+        ...
+
+    def end(self, outputs: Outputs, sums: list[Tensor]) -> None:
+        """It gave these outputs, of which the clock has seen these sums."""
+        ...
+
+    def insist(self) -> bool:
+        """Whether it wants to see one more call, though the timing is over."""
+        ...
 
 
 class Timing(NamedTuple):
@@ -60,6 +95,7 @@ def time_alternating(
     device: torch.device,
     *,
     seconds: float,
+    watch: Watch | None = None,
 ) -> tuple[Timing, Timing | None]:
     """Time one workload, or two in alternation.
 
@@ -69,9 +105,11 @@ def time_alternating(
         device: Where they run.
         seconds: Go on until this much time is on the clock, but for at least `FEWEST_ROUNDS`
             rounds and at most `MOST_REPEATS` repeats of each.
+        watch: Looks on at the first workload's calls.
     """
     workloads = [first] if second is None else [first, second]
     time_once = choose_timer(device)
+    watches = [watch, None]
     for workload in workloads:
         _warm_up(workload, time_once)
     repeats: list[list[int]] = [[] for _ in workloads]
@@ -79,16 +117,22 @@ def time_alternating(
     rounds = 0
     while rounds < FEWEST_ROUNDS or sum(map(sum, repeats)) < seconds * 1e9:
         for index in order:
-            repeats[index].append(time_once(workloads[index]))
+            repeats[index].append(time_once(workloads[index], watches[index]))
         rounds += 1
         if len(repeats[0]) + 2 > MOST_REPEATS:
             break
+    while watch and watch.insist():
+        time_once(first, watch)
     timings = [Timing.of(times) for times in repeats]
     return timings[0], timings[1] if second is not None else None
 
 
-TimeOnce = Callable[[Workload], int]
-"""Prepares and calls a workload once; gives the nanoseconds of the call, at least 1."""
+class TimeOnce(Protocol):
+    """Prepares and calls a workload once; gives the nanoseconds of the call, at least 1."""
+
+    def __call__(self, workload: Workload, watch: Watch | None = None) -> int:
+        """Time one call, which a watch may look at."""
+        ...
 
 
 def choose_timer(device: torch.device) -> TimeOnce:
@@ -109,27 +153,49 @@ def _warm_up(workload: Workload, time_once: TimeOnce) -> None:
         before = now
 
 
-def _time_by_events(device: torch.device, flush: Tensor, workload: Workload) -> int:
+def _time_by_events(
+    device: torch.device, flush: Tensor, workload: Workload, watch: Watch | None = None
+) -> int:
+    # By names of its own: what is replaced while a call runs is not what it is timed with.
+    clock, wait, total = perf_counter_ns, torch.cuda.synchronize, torch.sum
     inputs = workload.prepare()
+    if watch:
+        watch.begin(inputs)
     flush.zero_()  # inputs just written, or what the call before left, would be found in the cache
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    stream = torch.cuda.current_stream(device)
     # From an idle device, so that the time to launch the call's kernels is part of it, as in use.
-    torch.cuda.synchronize(device)
-    start.record(torch.cuda.current_stream(device))
+    wait(device)
+    start.record(stream)
     result = workload.call(inputs)
-    end.record(torch.cuda.current_stream(device))
+    sums = [total(part.detach()) for part in result.read] if isinstance(result, Outputs) else []
+    end.record(stream)
     end.synchronize()
+    # Another stream may still be at work, of which this one's events know nothing.
+    began = clock()
+    wait(device)
+    late = clock() - began
+    took = round(start.elapsed_time(end) * 1e6) + (late if late > LATE_NS else 0)
+    if watch and isinstance(result, Outputs):
+        watch.end(result, sums)
     del result
-    return max(1, round(start.elapsed_time(end) * 1e6))
+    return max(1, took)
 
 
-def _time_by_clock(device: torch.device, workload: Workload) -> int:
+def _time_by_clock(device: torch.device, workload: Workload, watch: Watch | None = None) -> int:
+    # By names of its own: what is replaced while a call runs is not what it is timed with.
+    clock, wait, total = perf_counter_ns, synchronize, torch.sum
     inputs = workload.prepare()
-    synchronize(device)
-    began = perf_counter_ns()
+    if watch:
+        watch.begin(inputs)
+    wait(device)
+    began = clock()
     result = workload.call(inputs)
-    synchronize(device)
-    took = perf_counter_ns() - began
+    sums = [total(part.detach()) for part in result.read] if isinstance(result, Outputs) else []
+    wait(device)
+    took = clock() - began
+    if watch and isinstance(result, Outputs):
+        watch.end(result, sums)
     del result
     return max(1, took)
 

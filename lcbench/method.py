@@ -213,11 +213,20 @@ def state_bytes(state: State) -> int:
     return sum(storages.values())
 
 
+def copy_state(state: State) -> State:
+    """The same state in storage of its own."""
+    return _map_state(state, Tensor.clone)
+
+
 def detach_state(state: State) -> State:
     """The same state cut from the graph that made it."""
+    return _map_state(state, Tensor.detach)
+
+
+def _map_state(state: State, change: Callable[[Tensor], Tensor]) -> State:
     if isinstance(state, Tensor):
-        return state.detach()
+        return change(state)
     if isinstance(state, tuple):
-        parts = [detach_state(part) for part in state]  # pyright: ignore[reportUnknownVariableType]
+        parts = [_map_state(part, change) for part in state]  # pyright: ignore[reportUnknownVariableType]
         return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
     return state

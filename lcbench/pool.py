@@ -84,10 +84,17 @@ class LocalPool:
         self.jobs, self.cell_bytes, self.device_bytes = jobs, cell_bytes, device_bytes
         self._machine = machine or MachineLock()
         self._running: dict[Child, Cell] = {}
+        self._accompanied: set[Child] = set()
+        """Those that another cell ran beside for some time."""
+        self._again: list[Cell] = []
+        """Cells that lost the fork server while others ran, to be tried once more, each alone."""
+        self._is_alone = False
 
     def obstacle(self, cell: Cell) -> str | None:
         """See `Executor.obstacle`; takes the machine for a cost cell, or a share of it."""
         running = list(self._running.values())
+        if self._again or self._is_alone:
+            return "a cell that lost its fork server is tried again, alone"
         if running and any(c.kind != "quality" for c in (cell, *running)):
             return "a cost cell runs alone"
         if len(running) >= self.jobs:
@@ -104,9 +111,14 @@ class LocalPool:
         """See `Executor.submit`."""
         fields = cell.identity() | {"timeout_s": cell.timeout_s, "threads": cell.threads}
         self._running[Child(errands.measure, (fields,), timeout_s=cell.timeout_s)] = cell
+        if len(self._running) > 1:
+            self._accompanied.update(self._running)
 
     def collect(self, timeout_s: float) -> list[News]:
         """See `Executor.collect`."""
+        if self._again and not self._running:
+            self.submit(self._again.pop())
+            self._is_alone = True
         if not self._running:
             self._machine.leave()
             time.sleep(timeout_s)
@@ -120,9 +132,18 @@ class LocalPool:
         ]
         watch_memory(list(self._running), self.cell_bytes)
         ended = {child: verdict for child in self._running if (verdict := child.verdict())}
-        news += [News(self._running.pop(child), "verdict", v) for child, v in ended.items()]
+        for child, verdict in ended.items():
+            cell = self._running.pop(child)
+            if verdict.lost_server and child in self._accompanied:
+                # Any of those beside it may be the one that ended the server.
+                self._again.append(cell)
+            else:
+                news.append(News(cell, "verdict", verdict))
+            self._accompanied.discard(child)
         if not self._running:
-            self._machine.leave()
+            self._is_alone = False
+            if not self._again:
+                self._machine.leave()
         return news
 
     def close(self) -> None:
@@ -130,6 +151,9 @@ class LocalPool:
         for child in self._running:
             child.stop("crashed", "interrupted")
         self._running.clear()
+        self._accompanied.clear()
+        self._again.clear()
+        self._is_alone = False
         self._machine.close()
 
 

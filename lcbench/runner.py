@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Literal, NamedTuple
 
-from lcbench import errands, isolation, registry, store
+from lcbench import confinement, errands, isolation, registry, store
 from lcbench.config import UsageError, digest
 from lcbench.isolation import Verdict, call
 from lcbench.journal import Finished, Visit
@@ -27,8 +27,8 @@ from lcbench.task import stream
 HARNESS_FILES = (
     "config", "method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias",
     "chunkwise", "model", "parts", "task", "corpus", "sampling", "suite", "train", "measure",
-    "counting", "noise", "environment", "descent", "isolation", "errands", "contract", "cost",
-    "cells",
+    "counting", "noise", "environment", "descent", "confinement", "confined",
+    "isolation", "errands", "references", "guard", "contract", "cost", "cells",
 )  # fmt: skip
 """Modules of this package that can change a number; their hash is part of every cell's id."""
 WAIT_S = 0.2
@@ -61,6 +61,8 @@ class Setting(NamedTuple):
     provenance: Mapping[str, Any]
     warnings: Sequence[str] = ()
     """What is wrong with the machine for measuring."""
+    network: str = confinement.CUT
+    """What network methods have: `none`, or `open` and why."""
 
 
 class Tally(NamedTuple):

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from lcbench.confinement import CUT
 from lcbench.estimate import estimate_bytes, estimate_seconds
 from lcbench.places import Place
 from lcbench.plans import tried_plan
@@ -125,6 +126,8 @@ class Progress:
         self.console.print(f"Suite [bold]{cells[0].suite}[/] on {device}: {methods}")
         if warning := warning_line(setting.warnings):
             self.console.print(Text(warning, style="yellow"), soft_wrap=True)
+        if setting.network != CUT:
+            self.console.print(f"Methods run with the network {setting.network}.", soft_wrap=True)
         if self.done:
             failed = Counter(finished[c.cell_id] for c in cells if c.cell_id in finished)
             failed = {s: n for s, n in failed.items() if s not in ("ok", "unsupported")}

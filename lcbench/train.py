@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lcbench.contract import InvalidOutputError
 from lcbench.method import State
 from lcbench.model import Backbone
 from lcbench.suite import TaskPlan
@@ -160,7 +161,14 @@ def mixed_precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 
 def answers(model: Backbone, hidden: Tensor, at: Tensor) -> Tensor:
-    """Logits `[N, vocab]` in float32 at the N places of hidden `[B, T, D]`, counted along B T."""
+    """Logits `[N, vocab]` in float32 at the N places of hidden `[B, T, D]`, counted along B T.
+
+    Raises:
+        InvalidOutputError: A subclass of tensors, which would take part in scoring the answers.
+    """
+    if type(hidden) is not Tensor:
+        kind = type(hidden).__name__
+        raise InvalidOutputError(f"a method's output must be a plain tensor, got {kind}")
     return model.head(hidden.flatten(0, 1).index_select(0, at)).float()
 
 

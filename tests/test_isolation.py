@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -318,9 +319,52 @@ def test_half_an_answer_does_not_hold_up_the_clock() -> None:
     assert verdict.status == "timeout"
 
 
-def test_a_child_that_brings_the_fork_server_down_does_not_harm_the_next() -> None:
-    call(write_everywhere)
+def tell_server(send: Send) -> int:
+    return os.getppid()
+
+
+def end_server(send: Send) -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def open_files(send: Send) -> list[str]:
+    found: list[str] = []
+    for path in list(Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(OSError):
+            found.append(str(path.readlink()))
+    return found
+
+
+def count_in_processes(send: Send) -> list[int]:
+    with get_context("spawn").Pool(1) as pool:
+        return pool.map(abs, [-1, -2])
+
+
+def test_what_a_child_writes_everywhere_harms_nobody_else() -> None:
+    server = call(tell_server).value
+    assert call(write_everywhere).status == "crashed"
+    verdict = call(tell_server)
+    assert (verdict.status, verdict.value) == ("ok", server)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_child_holds_its_two_pipes_and_nothing_else_of_its_parents() -> None:
+    held = [name for name in call(open_files).value if name != "/dev/null"]
+    assert len([name for name in held if name.startswith("pipe:")]) == 2
+    assert not [name for name in held if name.startswith(("socket:", "anon_inode:"))]
+
+
+def test_a_child_may_still_start_processes_of_its_own() -> None:
+    assert call(count_in_processes).value == [1, 2]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there is no fork server")
+def test_a_child_that_ends_the_fork_server_is_told_from_others_and_does_not_harm_the_next() -> None:
+    verdict = call(end_server)
+    assert (verdict.status, verdict.lost_server) == ("crashed", True)
     assert call(answer).status == "ok"
+    assert not call(exit_quietly).lost_server
 
 
 def test_a_large_answer_comes_whole() -> None:

@@ -9,13 +9,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Lowest first. A module may import what stands in a lower line, and nothing beside it.
 LAYERS = (
-    {"config", "paths", "locks", "descent", "__init__"},
-    {"method", "task", "methods", "suites", "app", "places"},
+    {"config", "paths", "locks", "descent", "confinement", "__init__"},
+    {"method", "task", "methods", "suites", "app", "places", "confined"},
     {"blocks", "blockwise", "sampling", "suite", "corpus", "floors", "statistics"},
     {"attention", "block_sparse", "distance_bias", "chunkwise"},
-    {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"},
+    {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"}
+    | {"references"},
     {"train", "rows", "probe", "parts", "families", "journal", "memory"}
-    | {"counting", "noise", "peaks"},
+    | {"counting", "noise", "peaks", "guard"},
     {"scores", "costs"},
     {"quality"},
     {"ranking", "budgets"},
@@ -33,7 +34,8 @@ LAYERS = (
     {"__main__"},
 )
 NO_TORCH = {
-    "config", "paths", "locks", "descent", "places", "task", "corpus", "suite", "registry",
+    "config", "paths", "locks", "descent", "confinement", "confined", "places", "task", "corpus",
+    "suite", "registry",
     "estimate", "store", "isolation", "memory", "machine", "profiling", "journal", "errands",
     "pool", "runner", "running", "status", "merging", "ranking", "tables", "terminal", "cli",
     "families", "floors", "compare", "compare_tables", "gate", "evidence", "command",

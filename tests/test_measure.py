@@ -222,8 +222,11 @@ def test_real_work_takes_real_time() -> None:
 class FakeCuda:
     """Events and streams that write down what happens, for the order of things on a GPU."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, elapsed_ms: float) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, elapsed_ms: float, late_ns: int = 0
+    ) -> None:
         self.log: list[str] = []
+        now = [0]
         made: list[str] = []
         log = self.log
 
@@ -248,7 +251,13 @@ class FakeCuda:
             L2_cache_size = 1000
 
         monkeypatch.setattr(torch.cuda, "Event", Event)
-        monkeypatch.setattr(torch.cuda, "synchronize", lambda device: log.append("wait"))
+
+        def wait(device: object) -> None:
+            log.append("wait")
+            now[0] += late_ns
+
+        monkeypatch.setattr(measure, "perf_counter_ns", lambda: now[0])
+        monkeypatch.setattr(torch.cuda, "synchronize", wait)
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "stream")
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
 
@@ -271,7 +280,18 @@ def test_cuda_is_timed_between_events_on_an_idle_device_with_a_cold_cache(
     fake = FakeCuda(monkeypatch, elapsed_ms=1.5)
     took = measure._time_by_events(torch.device("cuda"), fake.flush(), fake.workload())
     assert took == 1_500_000
-    assert fake.log == ["prepare", "flush", "wait", "start", "call", "end", "wait for end"]
+    assert fake.log == ["prepare", "flush", "wait", "start", "call", "end", "wait for end", "wait"]
+
+
+@pytest.mark.parametrize(
+    ("late_ns", "took_ns"), [(measure.LATE_NS, 1_500_000), (2_000_000, 3_500_000)]
+)
+def test_what_another_stream_still_does_when_the_call_has_ended_counts(
+    monkeypatch: pytest.MonkeyPatch, late_ns: int, took_ns: int
+) -> None:
+    fake = FakeCuda(monkeypatch, elapsed_ms=1.5, late_ns=late_ns)
+    device = torch.device("cuda")
+    assert measure._time_by_events(device, fake.flush(), fake.workload()) == took_ns
 
 
 def test_a_kernel_below_the_events_resolution_is_never_zero(

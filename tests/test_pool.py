@@ -1,11 +1,17 @@
 """The local pool: what runs beside what."""
 
+import os
+import signal
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lcbench import pool
+from lcbench import errands, pool
 from lcbench.estimate import estimate_device_bytes
+from lcbench.isolation import Send, Verdict
 from lcbench.locks import MachineLock
 from lcbench.pool import LocalPool, default_jobs
 from lcbench.registry import load_suite
@@ -75,3 +81,38 @@ def test_jobs_are_one_a_core_unless_there_is_a_gpu() -> None:
     assert default_jobs({"device_kind": "cpu", "threads": 8}, threads=1) == 8
     assert default_jobs({"device_kind": "cpu", "threads": 8}, threads=3) == 2
     assert default_jobs({"device_kind": "cuda", "threads": 8}, threads=1) == 1
+
+
+def measure_or_end_the_server(fields: dict[str, Any], send: Send) -> list[dict[str, Any]]:
+    """One method's cell ends the server that another's was forked from."""
+    time.sleep(1.0)
+    if fields["method"] == "recurrence":
+        os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(1.0)
+    return [{"status": "ok"}]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there is no fork server")
+def test_a_cell_that_lost_its_server_to_another_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errands, "measure", measure_or_end_the_server)
+    quality = [cell for cell in cells_of("smoke", "cpu") if cell.kind == "quality"]
+    good = next(cell for cell in quality if cell.method == "vanilla")
+    bad = next(cell for cell in quality if cell.method == "recurrence")
+    local = LocalPool(2, machine=MachineLock(tmp_path))
+    for cell in (good, bad):
+        local.submit(cell)
+    verdicts: list[tuple[str, Verdict]] = []
+    until = time.monotonic() + 120
+    while len(verdicts) < 2 and time.monotonic() < until:
+        told = local.collect(0.2)
+        verdicts += [(news.cell.method, news.value) for news in told if news.topic == "verdict"]
+        if len(verdicts) < 2:
+            assert local.obstacle(quality[2]) is not None, "what is tried again runs alone"
+    assert local.obstacle(quality[2]) is None
+    local.close()
+    assert {method: verdict.status for method, verdict in verdicts} == {
+        "vanilla": "ok",
+        "recurrence": "crashed",
+    }
