@@ -8,7 +8,7 @@ import streamlit as st
 from pandas.io.formats.style import Styler
 
 from lcbench import ranking
-from lcbench.app import charts, data, page
+from lcbench.app import charts, data, page, url
 
 DEFAULT_COLUMNS = (
     *("pareto", "quality", "coverage", "failed", "effective_context", "prefill_speed"),
@@ -45,14 +45,14 @@ def show() -> None:
     columns = {column.name: column for column in ranking.board_columns()}
     offered = [name for name in columns if name not in STANDING]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        sort = page.choose(
+        sort = url.choose(
             "Sort by",
             [BY_LAYER, *offered],
             "sort",
             lambda name: "Pareto layer, quality" if name == BY_LAYER else columns[name].title,
             width=240,
         )
-        reverse = st.toggle("Worst first", key="reverse", bind="query-params")
+        reverse = url.toggle("Worst first", "reverse")
         chosen = _choose_columns(columns, offered)
     shown = sort_board(view.board, None if sort == BY_LAYER else columns[sort], reverse=reverse)
     page.table(
@@ -150,17 +150,15 @@ def failures_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _choose_columns(columns: dict[str, ranking.BoardColumn], offered: Sequence[str]) -> list[str]:
     with st.popover("Columns", icon=":material/view_column:"):
-        chosen = st.multiselect(
+        return url.choose_some(
             "Columns",
             offered,
-            default=[name for name in DEFAULT_COLUMNS if name in offered],
-            format_func=lambda name: columns[name].title,
-            key="columns",
-            bind="query-params",
+            "columns",
+            lambda name: columns[name].title,
+            default=DEFAULT_COLUMNS,
             label_visibility="collapsed",
             width=420,
         )
-    return list(chosen)
 
 
 def _column_config(columns: Sequence[ranking.BoardColumn]) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """What every page has around its own: the banner, the way out of an empty folder, the filters."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 import streamlit as st
 
-from lcbench.app import charts, data
+from lcbench.app import charts, data, url
 
 MISSING = "–"
 """Shown for what was not measured."""
@@ -57,20 +57,11 @@ def open_page(title: str, summary: str) -> View:
     if results.board.empty:
         _show_empty()
         st.stop()
-    _carry_filters(title, results.board)
     view = _choose(results)
-    st.session_state["carried"] = {key: st.session_state[key] for key in ("suite", "device", "q")}
     if view.board.empty:
         st.info("No method matches the search.", icon=":material/search_off:")
         st.stop()
     return view
-
-
-def choose(
-    label: str, options: Sequence[Any], key: str, titles: Callable[[Any], str] = str, **rest: Any
-) -> Any:
-    """A select box whose choice is in the URL."""
-    return st.selectbox(label, options, key=key, format_func=titles, bind="query-params", **rest)
 
 
 def table(frame: Any, **rest: Any) -> None:
@@ -78,43 +69,20 @@ def table(frame: Any, **rest: Any) -> None:
     st.dataframe(frame, hide_index=True, placeholder=MISSING, **rest)
 
 
-def _carry_filters(title: str, board: pd.DataFrame) -> None:
-    """Bring the filters along from the page that the reader comes from, unless a link has its own.
-
-    Streamlit keeps them in the URL of each page; what is carried has to be put there too.
-    """
-    came_from = st.session_state.get("page_title")
-    st.session_state["page_title"] = title
-    carried: dict[str, str] = st.session_state.get("carried", {})
-    if came_from in (None, title) or any(key in st.query_params for key in carried):
-        return
-    same = (board["suite"] == carried["suite"]) & (board["device_kind"] == carried["device"])
-    for key, value in carried.items():
-        if value and same.any():
-            st.query_params[key] = value
-            st.session_state[key] = value
-
-
 def _choose(results: data.Results) -> View:
     board = results.board
     newest = results.rows.groupby("suite")["started_at"].max().sort_values(ascending=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        suite = choose("Suite", list(newest.index), "suite", width=180)
+        suite = url.choose("Suite", list(newest.index), "suite", width=180)
         devices = list(board.loc[board["suite"] == suite, "device_kind"].unique())
-        device = choose("Device", devices, "device", width=130)
-        search = st.text_input(
-            "Find a method",
-            key="q",
-            type="search",
-            placeholder="name or config",
-            live=True,
-            bind="query-params",
-            width=240,
+        device = url.choose("Device", devices, "device", width=130)
+        wanted = url.search(
+            "Find a method", "q", type="search", placeholder="name or config", width=240
         )
     chosen = (board["suite"] == suite) & (board["device_kind"] == device)
-    if search:
+    if wanted:
         names = board["method"] + " " + board["label"] + " " + board["config"]
-        chosen &= names.str.contains(search.strip(), case=False, regex=False)
+        chosen &= names.str.contains(wanted, case=False, regex=False)
     return View(results, suite, device, board[chosen])
 
 

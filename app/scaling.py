@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from lcbench import ranking
-from lcbench.app import charts, data, page
+from lcbench.app import charts, data, page, url
 
 QUANTITIES = {quantity.name: quantity for quantity in charts.QUANTITIES}
 
@@ -20,7 +20,7 @@ def show() -> None:
     )
     rows = view.part(data.load_comparable(view.results))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = page.choose(
+        name = url.choose(
             "Quantity", list(QUANTITIES), "quantity", lambda n: QUANTITIES[n].title, width=200
         )
         chosen = _choose_task(view) if name == "score" else _choose_step(rows, name)
@@ -42,7 +42,7 @@ def _choose_step(rows: pd.DataFrame, quantity: str) -> Any | None:
     offered = [kind for kind in charts.KIND_TITLES if kind in kinds]
     if not offered:
         return None
-    return page.choose("Step", offered, "step", lambda kind: charts.KIND_TITLES[kind], width=200)
+    return url.choose("Step", offered, "step", lambda kind: charts.KIND_TITLES[kind], width=200)
 
 
 def _choose_task(view: page.View) -> Any | None:
@@ -51,7 +51,7 @@ def _choose_task(view: page.View) -> Any | None:
     tasks = dict(zip(charts.task_names(places), places, strict=True))
     if not tasks:
         return None
-    return tasks[page.choose("Task", sorted(tasks), "task", width=320)]
+    return tasks[url.choose("Task", sorted(tasks), "task", width=320)]
 
 
 def _show_costs(view: page.View, rows: pd.DataFrame, quantity: charts.Quantity, kind: str) -> None:

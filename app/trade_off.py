@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from lcbench.app import charts, page
+from lcbench.app import charts, page, url
 
 
 def show() -> None:
@@ -14,10 +14,10 @@ def show() -> None:
     )
     axes = charts.trade_off_axes()
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        across = page.choose(
+        across = url.choose(
             "Across", list(axes), "x", lambda name: axes[name].column.title, index=1, width=220
         )
-        up = page.choose("Up", list(axes), "y", lambda name: axes[name].column.title, width=220)
+        up = url.choose("Up", list(axes), "y", lambda name: axes[name].column.title, width=220)
     known = view.board[[across, up]].notna().all(axis=1)
     if known.any():
         figure = charts.trade_off(

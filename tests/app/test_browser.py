@@ -119,6 +119,7 @@ def test_a_reader_browses_filters_shares_and_downloads(
     assert saved.read_text() == printed.stdout
 
     tab.get_by_label("Find a method").fill("window=512")
+    tab.keyboard.press("Enter")
     tab.wait_for_url("**/*q=window*")
     tab.wait_for_function("document.querySelector('table[role=grid]').rows.length === 2")
     shared = tab.url
@@ -139,7 +140,7 @@ def test_every_page_draws_its_chart_and_follows_a_link(tab: Any):
         tab.wait_for_url(f"**/{path}*")
         tab.get_by_role("heading", name=link).wait_for()
         tab.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for()
-    tab.goto("/scaling?quantity=Peak+memory&step=Prefill")
+    tab.goto("/scaling?quantity=peak_bytes&step=prefill")
     tab.get_by_text("Peak memory, bytes").wait_for()
     legend = tab.locator(".js-plotly-plot .legendtext").all_text_contents()
     assert any("memory ∝ T" in text for text in legend)
