@@ -41,7 +41,7 @@ PAGES = (
     Page("scaling", "Scaling", "show_chart"),
 )
 """In the order of the navigation; the first opens by itself."""
-FILTERS = ("suite", "device", "family", "dtype", "tier", "q")
+FILTERS = ("suite", "device", "family", "dtype", "tier", "only", "at", "q")
 """Keys of the filters that a reader takes along from page to page."""
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import streamlit as st
 
+from lcbench import store
 from lcbench.app import charts, data, url
 
 MISSING = "–"
@@ -20,6 +21,10 @@ class View(NamedTuple):
     device_kind: str
     board: pd.DataFrame
     """Rows of `Results.board` that pass the filters."""
+    task: str | None = None
+    """The only task that the board counts, if the reader asked for one."""
+    context: int | None = None
+    """The only context that it counts."""
 
     @property
     def styles(self) -> dict[str, charts.Style]:
@@ -59,7 +64,7 @@ def open_page(title: str, summary: str) -> View:
         st.stop()
     view = _choose(results)
     if view.board.empty:
-        st.info("No method matches the search.", icon=":material/search_off:")
+        st.info("No method matches the filters.", icon=":material/search_off:")
         st.stop()
     return view
 
@@ -69,6 +74,44 @@ def table(frame: Any, **rest: Any) -> None:
     st.dataframe(frame, hide_index=True, placeholder=MISSING, **rest)
 
 
+def choose_task(view: View) -> str | None:
+    """The only task that counts, by the reader's choice; None for all."""
+    rows = view.results.rows
+    tasks = sorted(rows.loc[rows["suite"] == view.suite, "task"].dropna().unique())
+    chosen = url.choose("Task", ["all", *tasks], "only", width=150)
+    return None if chosen == "all" else chosen
+
+
+def choose_context(
+    view: View, label: str = "Context", key: str = "at", *, kinds: Sequence[str] = store.KINDS
+) -> int | None:
+    """The only context that counts, by the reader's choice; None for all.
+
+    Args:
+        view: What the page shows.
+        label: What stands above the choice.
+        key: Of the widget, and in the URL.
+        kinds: Of the rows whose contexts are offered.
+    """
+    rows = view.results.rows
+    shown = (rows["suite"] == view.suite) & (rows["device_kind"] == view.device_kind)
+    contexts = rows.loc[shown & rows["kind"].isin(kinds), "context"].dropna().unique()
+    offered = sorted(int(context) for context in contexts)
+    chosen: str | int = url.choose(label, ["all", *offered], key, _context_title, width=130)
+    return None if isinstance(chosen, str) else chosen
+
+
+def _context_title(context: str | int) -> str:
+    return context if isinstance(context, str) else f"{context:,}"
+
+
+def narrowed(view: View, task: str | None, context: int | None) -> View:
+    """The view with a board that counts one task and one context only."""
+    board = data.load_board(view.results, view.suite, view.device_kind, task, context)
+    board = board[board["label"].isin(view.board["label"])]
+    return view._replace(board=board, task=task, context=context)
+
+
 def _choose(results: data.Results) -> View:
     board = results.board
     newest = results.rows.groupby("suite")["started_at"].max().sort_values(ascending=False)
@@ -76,14 +119,31 @@ def _choose(results: data.Results) -> View:
         suite = url.choose("Suite", list(newest.index), "suite", width=180)
         devices = list(board.loc[board["suite"] == suite, "device_kind"].unique())
         device = url.choose("Device", devices, "device", width=130)
+        part = board[(board["suite"] == suite) & (board["device_kind"] == device)]
         wanted = url.search(
             "Find a method", "q", type="search", placeholder="name or config", width=240
         )
-    chosen = (board["suite"] == suite) & (board["device_kind"] == device)
+        part = _choose_kinds(part)
     if wanted:
-        names = board["method"] + " " + board["label"] + " " + board["config"]
-        chosen &= names.str.contains(wanted, case=False, regex=False)
-    return View(results, suite, device, board[chosen])
+        names = part["method"] + " " + part["label"] + " " + part["config"]
+        part = part[names.str.contains(wanted, case=False, regex=False)]
+    return View(results, suite, device, part)
+
+
+def _choose_kinds(board: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a board whose family, dtype and tier the reader wants: all, unless some."""
+    active = sum(key in st.query_params for key in ("family", "dtype", "tier"))
+    title = f"Filters ({active})" if active else "Filters"
+    kept = pd.Series(True, index=board.index)
+    with st.popover(title, icon=":material/filter_list:"):
+        for key, label in (("family", "Family"), ("dtype", "Dtype"), ("tier", "Tier")):
+            # An entry with rows of both tiers belongs to either.
+            own = [set(str(value or "").split(", ")) for value in board[key]]
+            offered = sorted(set().union(*own) - {""})
+            chosen = set(url.choose_some(label, offered, key, placeholder="all", width=320))
+            if chosen:
+                kept &= pd.Series([bool(chosen & values) for values in own], board.index)
+    return board[kept]
 
 
 def _show_problems(problems: Sequence[tuple[str, str]]) -> None:

@@ -18,7 +18,8 @@ LAYERS = (
     | {"counting", "noise", "peaks"},
     {"scores", "costs"},
     {"quality"},
-    {"ranking", "budgets"},
+    {"ranking", "budgets", "tiers"},
+    {"slices"},
     {"streaming", "visibility", "gradients", "growth", "surroundings", "cost", "cards", "plans"}
     | {"machine"},
     {"cells"},
@@ -36,7 +37,7 @@ NO_TORCH = {
     "config", "paths", "locks", "descent", "places", "task", "corpus", "suite", "registry",
     "estimate", "store", "isolation", "memory", "machine", "profiling", "journal", "errands",
     "pool", "runner", "running", "status", "merging", "ranking", "tables", "terminal", "cli",
-    "families", "floors", "compare", "compare_tables", "gate", "command",
+    "families", "floors", "slices", "tiers", "compare", "compare_tables", "gate", "command",
     "cli_measure", "cli_browse", "cli_contribute",
 }  # fmt: skip
 PLUGINS = {
