@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,7 +92,7 @@ def main() -> None:
         tab = browser.new_page(viewport={"width": 1400, "height": 1000})
         tab.set_default_timeout(60_000)
         with server(results) as address:
-            wait_for(address, tab)
+            wait_for(address)
             open_board(tab, address)
             tell("open", [open_board(tab, address) for _ in range(REPEATS)])
             for what in FILTERS:
@@ -99,12 +101,15 @@ def main() -> None:
         browser.close()
 
 
-def wait_for(address: str, tab: Any) -> None:
+def wait_for(address: str) -> None:
     """Return when the server answers."""
     for _ in range(300):
-        if tab.request.get(f"{address}/_stcore/health", fail_on_status_code=False).ok:
+        try:
+            urllib.request.urlopen(f"{address}/_stcore/health")
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.2)
+        else:
             return
-        time.sleep(0.2)
     raise SystemExit(f"no app answers at {address}")
 
 
