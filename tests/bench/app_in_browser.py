@@ -28,7 +28,7 @@ from tests.bench.test_store_bench import write_rows
 
 CELL = "[data-testid=stDataFrame] table[role=grid] td"
 REPEATS = 7
-FILTERS = ("task", "search", "sort")
+FILTERS = ("task", "search")
 
 
 @contextmanager
@@ -72,8 +72,7 @@ def change(tab: Any, what: str, number: int) -> float:
     if what == "search":
         tab.get_by_label("Find a method").fill(f"method-{number + 2}")
         return seconds(lambda: tab.keyboard.press("Enter"), tab, differs)
-    label = {"task": "Task", "sort": "Sort by"}[what]
-    tab.get_by_label(label, exact=True).first.click()
+    tab.get_by_label("Task", exact=True).first.click()
     options = tab.get_by_role("option")
     options.nth(number + 1).wait_for()
     return seconds(lambda: options.nth(number + 1).click(), tab, differs)
