@@ -1,5 +1,6 @@
 """The Board page: one row a method and config, the scores behind it, and what failed."""
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,16 +8,18 @@ import pandas as pd
 import streamlit as st
 from pandas.io.formats.style import Styler
 
-from lcbench import ranking
-from lcbench.app import charts, data, page
+from lcbench import ranking, slices, tables
+from lcbench.app import charts, data, page, url
 
 DEFAULT_COLUMNS = (
-    *("pareto", "quality", "coverage", "failed", "effective_context", "prefill_speed"),
+    *("tier", "pareto", "quality", "coverage", "failed", "effective_context", "prefill_speed"),
     *("train_speed", "decode_speed", "memory", "state_bytes_per_token", "num_params"),
 )
 STANDING = ("suite", "device_kind", "method", "config")
 """Columns that the filters and the method's label stand for."""
 BY_LAYER = "pareto-layer"
+COSTS = {"training": "train", "prefill": "prefill", "decoding": "decode"}
+"""What the columns of each kind of step begin with."""
 RATIO = "× vanilla"
 """The unit whose sign stands behind each number, so that columns stay narrow."""
 HELP = {
@@ -32,7 +35,14 @@ HELP = {
     "memory": "Peak of a training step over vanilla's.",
     "state_bytes_per_token": "Bytes that decoding keeps, a token of context.",
     "failed": "Measurements that ended without a value; listed below the board.",
+    "tier": "Published: submitted and checked. Local: measured here.",
 }
+BY_TASK = {
+    "score": "Scores in each task's own unit",
+    "effective_context": "Effective context",
+    "passing_context": "Passing context",
+}
+"""What is told task by task."""
 
 
 def show() -> None:
@@ -45,14 +55,15 @@ def show() -> None:
     columns = {column.name: column for column in ranking.board_columns()}
     offered = [name for name in columns if name not in STANDING]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        sort = page.choose(
+        view = page.narrowed(view, page.choose_task(view), page.choose_context(view))
+        sort = url.choose(
             "Sort by",
             [BY_LAYER, *offered],
             "sort",
             lambda name: "Pareto layer, quality" if name == BY_LAYER else columns[name].title,
-            width=240,
+            width=220,
         )
-        reverse = st.toggle("Worst first", key="reverse", bind="query-params")
+        reverse = url.toggle("Worst first", "reverse")
         chosen = _choose_columns(columns, offered)
     shown = sort_board(view.board, None if sort == BY_LAYER else columns[sort], reverse=reverse)
     page.table(
@@ -61,8 +72,9 @@ def show() -> None:
         height="content",
         alt="Leaderboard",
     )
-    _download(shown, view)
-    _show_scores(view)
+    _tell_what_counts(view)
+    _download(board_download(shown, chosen), view)
+    _show_by_task(view)
     _show_failures(view)
 
 
@@ -88,10 +100,13 @@ def board_table(
     formats: dict[Any, Any] = {}
     for column in columns:
         title = column_title(column)
+        if column.digits is None:
+            shown[title] = board[column.name].to_numpy()
+            continue
         # Rounded too, as a screen reader and a copied cell take the number behind the text.
-        shown[title] = board[column.name].round(column.digits or 0).to_numpy()
+        shown[title] = board[column.name].round(column.digits).to_numpy()
         suffix = "×" if column.unit == RATIO else ""
-        formats[title] = f"{{:,.{column.digits or 0}f}}{suffix}"
+        formats[title] = f"{{:,.{column.digits}f}}{suffix}"
         if column.name == "quality" and board["quality_low"].notna().any():
             shown["95 % interval"] = [
                 page.MISSING if pd.isna(low) else f"{low:.3f}–{high:.3f}"
@@ -106,6 +121,28 @@ def column_title(column: ranking.BoardColumn) -> str:
     """A column's title with its unit, unless that follows each of its numbers."""
     is_told = column.unit and column.unit != RATIO
     return f"{column.title} ({column.unit})" if is_told else column.title
+
+
+def board_download(board: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """What is shown of a board, as `lcbench leaderboard --columns` gives it: nothing rounded.
+
+    With quality comes its interval, which has a column of its own on the page.
+    """
+    names: list[str] = []
+    for name in columns:
+        names += [name, "quality_low", "quality_high"] if name == "quality" else [name]
+    return board[list(dict.fromkeys([*tables.ENTRY_COLUMNS, *names]))]
+
+
+def contexts_table(held: pd.DataFrame, board: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """Effective or passing context in tokens, a row an entry and a column a task."""
+    places = held.drop_duplicates(ranking.TASK).sort_values(ranking.TASK).to_dict("records")
+    table = pd.DataFrame({"Method": board["label"].to_numpy()})
+    for place, name in zip(places, charts.task_names(places), strict=True):
+        own = held[(held[ranking.TASK] == [place[key] for key in ranking.TASK]).all(axis=1)]
+        by_label = own.set_index("label")[quantity]
+        table[f"{name} (tokens)"] = by_label.reindex(table["Method"]).to_numpy()
+    return table
 
 
 def scores_table(scores: pd.DataFrame, board: pd.DataFrame) -> Styler:
@@ -150,17 +187,15 @@ def failures_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _choose_columns(columns: dict[str, ranking.BoardColumn], offered: Sequence[str]) -> list[str]:
     with st.popover("Columns", icon=":material/view_column:"):
-        chosen = st.multiselect(
+        return url.choose_some(
             "Columns",
             offered,
-            default=[name for name in DEFAULT_COLUMNS if name in offered],
-            format_func=lambda name: columns[name].title,
-            key="columns",
-            bind="query-params",
+            "columns",
+            lambda name: columns[name].title,
+            default=DEFAULT_COLUMNS,
             label_visibility="collapsed",
             width=420,
         )
-    return list(chosen)
 
 
 def _column_config(columns: Sequence[ranking.BoardColumn]) -> dict[str, Any]:
@@ -170,37 +205,74 @@ def _column_config(columns: Sequence[ranking.BoardColumn]) -> dict[str, Any]:
     }
     for column in columns:
         title = column_title(column)
-        config[title] = st.column_config.NumberColumn(title, help=HELP.get(column.name))
+        kind = (
+            st.column_config.TextColumn if column.digits is None else st.column_config.NumberColumn
+        )
+        config[title] = kind(title, help=HELP.get(column.name))
     return config
 
 
+def _tell_what_counts(view: page.View) -> None:
+    """Where the ratios were read, as that is chosen by what all could run."""
+    at = [
+        f"{name} at {context:,.0f}"
+        for name in ("training", "prefill", "decoding")
+        if (context := view.board[f"{COSTS[name]}_speed_context"].max()) > 0
+    ]
+    told = f"Speed and memory: {', '.join(at)} tokens, which all rivals finished. " if at else ""
+    only = [str(part) for part in (view.task, view.context and f"{view.context:,} tokens") if part]
+    if only:
+        told += f"Everything counts {' at '.join(only)} only, effective context too."
+    if told:
+        st.caption(told)
+
+
 def _download(shown: pd.DataFrame, view: page.View) -> None:
-    st.download_button(
-        "Download CSV",
-        shown[[column.name for column in ranking.board_columns()]].to_csv(index=False),
-        file_name=f"lcbench-{view.suite}-{view.device_kind}.csv",
-        mime="text/csv",
-        icon=":material/download:",
-        on_click="ignore",
-        help="The rows above with every column, as `lcbench leaderboard --format csv` gives them.",
-    )
+    name = f"lcbench-{view.suite}-{view.device_kind}"
+    parquet = io.BytesIO()
+    shown.to_parquet(parquet, index=False)
+    told = "The rows and columns above, as `lcbench leaderboard --columns` gives them."
+    with st.container(horizontal=True):
+        for title, content, suffix, mime in (
+            ("Download CSV", shown.to_csv(index=False), "csv", "text/csv"),
+            ("Parquet", parquet.getvalue(), "parquet", "application/vnd.apache.parquet"),
+        ):
+            st.download_button(
+                title,
+                content,
+                file_name=f"{name}.{suffix}",
+                mime=mime,
+                icon=":material/download:",
+                on_click="ignore",
+                help=told,
+            )
 
 
-def _show_scores(view: page.View) -> None:
-    scores = view.part(data.load_scores(view.results))
+def _show_by_task(view: page.View) -> None:
+    scores = slices.narrow(view.part(data.load_scores(view.results)), view.task, view.context)
     if scores.empty:
         return
-    st.subheader("Scores", anchor=False)
-    st.caption("Mean over seeds, in each task's own unit. * is the trained context.")
-    page.table(
-        scores_table(scores, view.board),
-        height="content",
-        alt="Scores by task and context",
+    st.subheader("By task", anchor=False)
+    what = url.choose("Shown", list(BY_TASK), "by_task", lambda name: BY_TASK[name], width=280)
+    if what == "score":
+        st.caption("Mean over seeds. * is the trained context.")
+        page.table(
+            scores_table(scores, view.board), height="content", alt="Scores by task and context"
+        )
+        return
+    held = slices.narrow(view.part(data.load_contexts_held(view.results)), view.task)
+    st.caption(
+        f"The longest context up to which a method keeps {ranking.KEEPS:.0%} of its "
+        "trained-context score; 0 where that is not above the floor."
+        if what == "effective_context"
+        else "The longest context up to which a method stays half way from floor to ceiling."
     )
+    page.table(contexts_table(held, view.board, what), height="content", alt=BY_TASK[what])
 
 
 def _show_failures(view: page.View) -> None:
     rows = view.part(data.load_comparable(view.results))
+    rows = slices.narrow(rows, view.task, view.context)
     failures = failures_table(rows)
     st.subheader("Failures", anchor=False)
     if failures.empty:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import pandas as pd
 import streamlit as st
 
-from lcbench import ranking, store
+from lcbench import ranking, slices, store, tiers
 from lcbench.app import charts, launch
+from lcbench.families import family_of
 from lcbench.paths import local_results, published_results
 from lcbench.plans import suite_plan
 
@@ -27,11 +28,13 @@ class Results(NamedTuple):
 
     stamp: Stamp
     rows: pd.DataFrame
-    """Of each cell the newest rows."""
+    """Of each cell the newest rows, with `tier`."""
+    plan: pd.DataFrame | None
+    """What their suites ask for."""
     problems: list[tuple[str, str]]
     """Files and rows left out, and why."""
     board: pd.DataFrame
-    """`ranking.leaderboard`, with `label`: the name of an entry on every page."""
+    """`ranking.leaderboard`, with `family` and `label`: the name of an entry on every page."""
     styles: dict[str, charts.Style]
     """How an entry is drawn on every page, by its label."""
 
@@ -46,6 +49,21 @@ def load_results() -> Results:
     """All results, read anew only when a file came, went or changed."""
     paths = results_paths()
     return _load(_stamp(paths), tuple(map(str, paths)))
+
+
+def load_board(
+    results: Results, suite: str, device_kind: str, task: str | None, context: int | None
+) -> pd.DataFrame:
+    """`slices.leaderboard` of one suite and kind of device, with `family` and `label`."""
+    if task is None and context is None:
+        board = results.board
+        return board[(board["suite"] == suite) & (board["device_kind"] == device_kind)]
+    return _board(results.stamp, suite, device_kind, task, context, results)
+
+
+def load_contexts_held(results: Results) -> pd.DataFrame:
+    """`ranking.effective_contexts` of all results, with `label`."""
+    return _contexts_held(results.stamp, results)
 
 
 def load_scores(results: Results) -> pd.DataFrame:
@@ -64,8 +82,8 @@ def load_exponents(results: Results, quantity: str) -> pd.DataFrame:
 
 
 def with_labels(frame: pd.DataFrame, results: Results) -> pd.DataFrame:
-    """A frame that has `ranking.ENTRY`, with `label` added."""
-    return frame.merge(results.board[[*ranking.ENTRY, "label"]], on=ranking.ENTRY)
+    """A frame that has `ranking.ENTRY`, with `label` and `family` added."""
+    return frame.merge(results.board[[*ranking.ENTRY, "label", "family"]], on=ranking.ENTRY)
 
 
 def _stamp(paths: Sequence[Path]) -> Stamp:
@@ -82,13 +100,15 @@ def _stamp(paths: Sequence[Path]) -> Stamp:
 
 @st.cache_resource(max_entries=2, show_spinner="Reading results …")
 def _load(stamp: Stamp, paths: tuple[str, ...]) -> Results:
-    read = store.read_rows([Path(path) for path in paths], COLUMNS)
+    read = tiers.read_rows([Path(path) for path in paths], COLUMNS)
     rows = store.latest(read.frame)
     problems = [(str(path), reason) for path, reason in read.problems]
     rows, refused = _with_readable_configs(rows)
-    board = ranking.leaderboard(rows, suite_plan(rows))
+    plan = suite_plan(rows)
+    board = ranking.leaderboard(rows, plan)
     board["label"] = ranking.entry_labels(board)
-    return Results(stamp, rows, problems + refused, board, charts.method_styles(board))
+    board["family"] = board["method"].map({name: family_of(name) for name in set(board["method"])})
+    return Results(stamp, rows, plan, problems + refused, board, charts.method_styles(board))
 
 
 def _with_readable_configs(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
@@ -112,6 +132,27 @@ def _is_json_object(text: str) -> bool:
         return isinstance(json.loads(text), dict)
     except ValueError:
         return False
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _board(
+    stamp: Stamp,
+    suite: str,
+    device_kind: str,
+    task: str | None,
+    context: int | None,
+    _results: Results,
+) -> pd.DataFrame:
+    rows, plan = _results.rows, _results.plan
+    rows = rows[(rows["suite"] == suite) & (rows["device_kind"] == device_kind)]
+    plan = plan if plan is None else plan[plan["suite"] == suite]
+    return with_labels(slices.leaderboard(rows, plan, task, context), _results)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _contexts_held(stamp: Stamp, _results: Results) -> pd.DataFrame:
+    held = ranking.effective_contexts(_results.rows, _results.plan)
+    return with_labels(held, _results)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

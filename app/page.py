@@ -1,12 +1,13 @@
 """What every page has around its own: the banner, the way out of an empty folder, the filters."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 import streamlit as st
 
-from lcbench.app import charts, data
+from lcbench import store
+from lcbench.app import charts, data, url
 
 MISSING = "–"
 """Shown for what was not measured."""
@@ -20,6 +21,10 @@ class View(NamedTuple):
     device_kind: str
     board: pd.DataFrame
     """Rows of `Results.board` that pass the filters."""
+    task: str | None = None
+    """The only task that the board counts, if the reader asked for one."""
+    context: int | None = None
+    """The only context that it counts."""
 
     @property
     def styles(self) -> dict[str, charts.Style]:
@@ -57,20 +62,11 @@ def open_page(title: str, summary: str) -> View:
     if results.board.empty:
         _show_empty()
         st.stop()
-    _carry_filters(title, results.board)
     view = _choose(results)
-    st.session_state["carried"] = {key: st.session_state[key] for key in ("suite", "device", "q")}
     if view.board.empty:
-        st.info("No method matches the search.", icon=":material/search_off:")
+        st.info("No method matches the filters.", icon=":material/search_off:")
         st.stop()
     return view
-
-
-def choose(
-    label: str, options: Sequence[Any], key: str, titles: Callable[[Any], str] = str, **rest: Any
-) -> Any:
-    """A select box whose choice is in the URL."""
-    return st.selectbox(label, options, key=key, format_func=titles, bind="query-params", **rest)
 
 
 def table(frame: Any, **rest: Any) -> None:
@@ -78,44 +74,76 @@ def table(frame: Any, **rest: Any) -> None:
     st.dataframe(frame, hide_index=True, placeholder=MISSING, **rest)
 
 
-def _carry_filters(title: str, board: pd.DataFrame) -> None:
-    """Bring the filters along from the page that the reader comes from, unless a link has its own.
+def choose_task(view: View) -> str | None:
+    """The only task that counts, by the reader's choice; None for all."""
+    rows = view.results.rows
+    tasks = sorted(rows.loc[rows["suite"] == view.suite, "task"].dropna().unique())
+    chosen = url.choose("Task", ["all", *tasks], "only", width=150)
+    return None if chosen == "all" else chosen
 
-    Streamlit keeps them in the URL of each page; what is carried has to be put there too.
+
+def choose_context(
+    view: View, label: str = "Context", key: str = "at", *, kinds: Sequence[str] = store.KINDS
+) -> int | None:
+    """The only context that counts, by the reader's choice; None for all.
+
+    Args:
+        view: What the page shows.
+        label: What stands above the choice.
+        key: Of the widget, and in the URL.
+        kinds: Of the rows whose contexts are offered.
     """
-    came_from = st.session_state.get("page_title")
-    st.session_state["page_title"] = title
-    carried: dict[str, str] = st.session_state.get("carried", {})
-    if came_from in (None, title) or any(key in st.query_params for key in carried):
-        return
-    same = (board["suite"] == carried["suite"]) & (board["device_kind"] == carried["device"])
-    for key, value in carried.items():
-        if value and same.any():
-            st.query_params[key] = value
-            st.session_state[key] = value
+    rows = view.results.rows
+    shown = (rows["suite"] == view.suite) & (rows["device_kind"] == view.device_kind)
+    contexts = rows.loc[shown & rows["kind"].isin(kinds), "context"].dropna().unique()
+    offered = sorted(int(context) for context in contexts)
+    chosen: str | int = url.choose(label, ["all", *offered], key, _context_title, width=130)
+    return None if isinstance(chosen, str) else chosen
+
+
+def _context_title(context: str | int) -> str:
+    return context if isinstance(context, str) else f"{context:,}"
+
+
+def narrowed(view: View, task: str | None, context: int | None) -> View:
+    """The view with a board that counts one task and one context only."""
+    board = data.load_board(view.results, view.suite, view.device_kind, task, context)
+    board = board[board["label"].isin(view.board["label"])]
+    return view._replace(board=board, task=task, context=context)
 
 
 def _choose(results: data.Results) -> View:
     board = results.board
     newest = results.rows.groupby("suite")["started_at"].max().sort_values(ascending=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        suite = choose("Suite", list(newest.index), "suite", width=180)
+        suite = url.choose("Suite", list(newest.index), "suite", width=180)
         devices = list(board.loc[board["suite"] == suite, "device_kind"].unique())
-        device = choose("Device", devices, "device", width=130)
-        search = st.text_input(
-            "Find a method",
-            key="q",
-            type="search",
-            placeholder="name or config",
-            live=True,
-            bind="query-params",
-            width=240,
+        device = url.choose("Device", devices, "device", width=130)
+        part = board[(board["suite"] == suite) & (board["device_kind"] == device)]
+        wanted = url.search(
+            "Find a method", "q", type="search", placeholder="name or config", width=240
         )
-    chosen = (board["suite"] == suite) & (board["device_kind"] == device)
-    if search:
-        names = board["method"] + " " + board["label"] + " " + board["config"]
-        chosen &= names.str.contains(search.strip(), case=False, regex=False)
-    return View(results, suite, device, board[chosen])
+        part = _choose_kinds(part)
+    if wanted:
+        names = part["method"] + " " + part["label"] + " " + part["config"]
+        part = part[names.str.contains(wanted, case=False, regex=False)]
+    return View(results, suite, device, part)
+
+
+def _choose_kinds(board: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a board whose family, dtype and tier the reader wants: all, unless some."""
+    active = sum(key in st.query_params for key in ("family", "dtype", "tier"))
+    title = f"Filters ({active})" if active else "Filters"
+    kept = pd.Series(True, index=board.index)
+    with st.popover(title, icon=":material/filter_list:"):
+        for key, label in (("family", "Family"), ("dtype", "Dtype"), ("tier", "Tier")):
+            # An entry with rows of both tiers belongs to either.
+            own = [set(str(value or "").split(", ")) for value in board[key]]
+            offered = sorted(set().union(*own) - {""})
+            chosen = set(url.choose_some(label, offered, key, placeholder="all", width=320))
+            if chosen:
+                kept &= pd.Series([bool(chosen & values) for values in own], board.index)
+    return board[kept]
 
 
 def _show_problems(problems: Sequence[tuple[str, str]]) -> None:

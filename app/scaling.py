@@ -6,9 +6,9 @@ import pandas as pd
 import streamlit as st
 
 from lcbench import ranking
-from lcbench.app import charts, data, page
+from lcbench.app import charts, context_charts, data, page, url
 
-QUANTITIES = {quantity.name: quantity for quantity in charts.QUANTITIES}
+QUANTITIES = {quantity.name: quantity for quantity in context_charts.QUANTITIES}
 
 
 def show() -> None:
@@ -20,7 +20,7 @@ def show() -> None:
     )
     rows = view.part(data.load_comparable(view.results))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = page.choose(
+        name = url.choose(
             "Quantity", list(QUANTITIES), "quantity", lambda n: QUANTITIES[n].title, width=200
         )
         chosen = _choose_task(view) if name == "score" else _choose_step(rows, name)
@@ -42,7 +42,7 @@ def _choose_step(rows: pd.DataFrame, quantity: str) -> Any | None:
     offered = [kind for kind in charts.KIND_TITLES if kind in kinds]
     if not offered:
         return None
-    return page.choose("Step", offered, "step", lambda kind: charts.KIND_TITLES[kind], width=200)
+    return url.choose("Step", offered, "step", lambda kind: charts.KIND_TITLES[kind], width=200)
 
 
 def _choose_task(view: page.View) -> Any | None:
@@ -51,13 +51,15 @@ def _choose_task(view: page.View) -> Any | None:
     tasks = dict(zip(charts.task_names(places), places, strict=True))
     if not tasks:
         return None
-    return tasks[page.choose("Task", sorted(tasks), "task", width=320)]
+    return tasks[url.choose("Task", sorted(tasks), "task", width=320)]
 
 
-def _show_costs(view: page.View, rows: pd.DataFrame, quantity: charts.Quantity, kind: str) -> None:
+def _show_costs(
+    view: page.View, rows: pd.DataFrame, quantity: context_charts.Quantity, kind: str
+) -> None:
     points = _measured(rows, quantity.name)
     exponents = view.part(data.load_exponents(view.results, quantity.fitted))
-    figure = charts.scaling(
+    figure = context_charts.scaling(
         points[points["kind"] == kind],
         failed(rows[rows["kind"] == kind]),
         exponents[exponents["kind"] == kind],
@@ -75,7 +77,7 @@ def _show_costs(view: page.View, rows: pd.DataFrame, quantity: charts.Quantity, 
 def _show_scores(view: page.View, rows: pd.DataFrame, task: dict[str, object]) -> None:
     scores = _of_task(view.part(data.load_scores(view.results)), task)
     failures = failed(_of_task(rows[rows["kind"] == "quality"], task))
-    figure = charts.score_curve(scores, failures, view.styles)
+    figure = context_charts.score_curve(scores, failures, view.styles)
     st.plotly_chart(figure, config=charts.CONFIG, alt="Score against context")
     st.caption("Mean over seeds. The dashed line is the trained context.")
 

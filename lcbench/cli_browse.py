@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lcbench.command import Command, PlaceType, examples, read_suite
-from lcbench.config import UsageError
+from lcbench.config import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from lcbench.places import Place
@@ -49,19 +49,28 @@ if TYPE_CHECKING:
     type=click.Choice(["steps", "time"]),
     help="Count only what was trained in vanilla's steps, or in its time. Default: all.",
 )
+@click.option("--task", help="Count only the scores of this task. Default: all.")
+@click.option(
+    "--context", type=click.IntRange(1), help="Count only scores and costs at it. Default: all."
+)
 def leaderboard(
     suite: str | None,
     results: "tuple[Place, ...]",
     form: str,
     columns: str,
     budget: Any | None,
+    task: str | None,
+    context: int | None,
 ) -> None:
     """Show the leaderboard of what has been measured."""
     from lcbench import tables
 
     frame, problems = read_suite(suite, results)
+    if task is not None and task not in set(frame["task"].dropna()):
+        known = sorted(set(frame["task"].dropna()))
+        raise UsageError(f"no results of task {task!r}; {did_you_mean(task, known)}")
     shown = tables.choose_columns(columns) if columns else ()
-    tables.show_leaderboard_as(form, frame, problems, tables.Show(shown, budget))
+    tables.show_leaderboard_as(form, frame, problems, tables.Show(shown, budget, task, context))
 
 
 @click.command(

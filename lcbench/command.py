@@ -102,10 +102,10 @@ def examples(*commands: str) -> str:
 
 def read_suite(suite: str | None, results: "Sequence[Place]") -> "ReadResult":
     """The newest rows of one suite or all, of these files and folders or the usual ones."""
-    from lcbench import paths, store
+    from lcbench import paths, store, tiers
 
     where = list(results) or [paths.published_results(), paths.local_results()]
-    read = store.read_rows(where)
+    read = tiers.read_rows(where)
     frame = store.latest(read.frame)
     if suite is not None:
         if suite not in set(frame["suite"]):

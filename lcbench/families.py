@@ -19,10 +19,16 @@ def by_family(names: Iterable[str]) -> dict[str, list[str]]:
     """Methods by the family they declare, families in order; `other` for those that tell none."""
     found: dict[str, list[str]] = {}
     for name in names:
-        family = str(registry.headline("method", name).fields.get("family", "other"))
-        found.setdefault(family, []).append(name)
+        found.setdefault(family_of(name), []).append(name)
     order = [*FAMILIES, *sorted(found.keys() - FAMILIES.keys() - {"other"}), "other"]
     return {family: found[family] for family in order if family in found}
+
+
+def family_of(method: str) -> str:
+    """The family a method declares; `other` if it tells none or is not installed."""
+    if method not in registry.sources("method"):
+        return "other"
+    return str(registry.headline("method", method).fields.get("family", "other"))
 
 
 def heading(family: str) -> str:

@@ -113,6 +113,7 @@ _BOARD = (
     BoardColumn("method", "Method"),
     BoardColumn("config", "Config"),
     BoardColumn("dtype", "Dtype"),
+    BoardColumn("tier", "Tier"),
     BoardColumn("pareto", "Pareto layer", "", 0, False),
     BoardColumn("quality", "Quality", "", 3, True),
     BoardColumn("quality_low", "Quality, low", "", 3, True),
@@ -171,6 +172,8 @@ def leaderboard(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> pd.Dat
     - exponents: those of `fit_exponents` for time.
     - `train_roofline`, `prefill_roofline`, `decode_roofline`: `roofline_share` at the context of
       the speeds.
+    - `tier`: `local` or `published`, both where an entry has rows of both; None where the rows do
+      not say where they were read from.
     - `ok`, `failed`, and a column for each status: rows. `unsupported` is not a failure.
     - `pareto`: 1 for what no entry beats in quality, prefill speed and training memory at once, 2
       for what only those beat, and so on; a missing value is worse than any.
@@ -192,7 +195,7 @@ def leaderboard(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> pd.Dat
     board = measured.entries
     for part in (mean_quality(measured, cells), place_intervals(measured, cells), smallest):
         board = board.merge(part, on="entry", how="left")
-    for part in (costs_of(rungs), time_exponents(rungs), _counts(rows)):
+    for part in (costs_of(rungs), time_exponents(rungs), _counts(rows), _tiers(rows)):
         board = board.merge(part, on=ENTRY, how="left")
     board["pareto"] = _pareto(board)
     board = board.sort_values(ENTRY).assign(worst=lambda b: -b["quality"].fillna(-1.0))
@@ -210,6 +213,14 @@ def _counts(rows: pd.DataFrame) -> pd.DataFrame:
     trained = params.where(rows["kind"] == "quality").groupby(keys).max()
     counts["num_params"] = trained.fillna(params.groupby(keys).max())
     return counts.reset_index()
+
+
+def _tiers(rows: pd.DataFrame) -> pd.DataFrame:
+    """Where the rows of each entry were read from."""
+    tiers = rows.assign(tier=None) if "tier" not in rows else rows
+    tiers = tiers[[*ENTRY, "tier"]].drop_duplicates().sort_values("tier")
+    told = tiers.groupby(ENTRY)["tier"].agg(lambda own: ", ".join(own.dropna()) or None)
+    return told.reset_index()
 
 
 def _pareto(board: pd.DataFrame) -> pd.Series:

@@ -8,7 +8,7 @@ lacks a column is older than it, and reads as null there.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime
 from numbers import Integral, Real
 from pathlib import Path
@@ -260,7 +260,11 @@ def canonical_rows(table: pa.Table) -> Iterator[str]:
         yield json.dumps(present, sort_keys=True, separators=(",", ":"), default=_canonical)
 
 
-def read_table(paths: Iterable[Place], columns: Sequence[str] | None = None) -> TableResult:
+def read_table(
+    paths: Iterable[Place],
+    columns: Sequence[str] | None = None,
+    keep: Callable[[Place], bool] | None = None,
+) -> TableResult:
     """Read every row under some files and folders, each row once.
 
     A run may seal its journal while it is read: files that went are looked for again.
@@ -268,6 +272,7 @@ def read_table(paths: Iterable[Place], columns: Sequence[str] | None = None) -> 
     Args:
         paths: Files, and folders, searched to any depth; a folder that is not there is empty.
         columns: The columns wanted, in the schema's order whatever theirs; None for all.
+        keep: Which of the files found to read; None for all.
 
     Raises:
         ValueError: A column that is not in the schema.
@@ -278,7 +283,8 @@ def read_table(paths: Iterable[Place], columns: Sequence[str] | None = None) -> 
     schema = pa.schema([SCHEMA.field(name) for name in needed])
     paths = list(paths)
     for last in (False, False, True):
-        tables, problems, vanished = _read_files(_parquet_files(paths), schema)
+        files = _parquet_files(paths)
+        tables, problems, vanished = _read_files(filter(keep, files) if keep else files, schema)
         if last or not vanished:
             break
     table = pa.concat_tables(tables) if tables else schema.empty_table()
@@ -288,12 +294,16 @@ def read_table(paths: Iterable[Place], columns: Sequence[str] | None = None) -> 
     return TableResult(table.select(wanted), problems)
 
 
-def read_rows(paths: Iterable[Place], columns: Sequence[str] | None = None) -> ReadResult:
+def read_rows(
+    paths: Iterable[Place],
+    columns: Sequence[str] | None = None,
+    keep: Callable[[Place], bool] | None = None,
+) -> ReadResult:
     """Read every row under some files and folders, each row once, as a frame.
 
     Takes and raises what `read_table` does; reading fewer columns takes less time and memory.
     """
-    table, problems = read_table(paths, columns)
+    table, problems = read_table(paths, columns, keep)
     nullable: dict[Any, Any] = {_INT: pd.Int64Dtype(), _BOOL: pd.BooleanDtype()}
     return ReadResult(table.to_pandas(types_mapper=nullable.get), problems)
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lcbench import ranking
+from lcbench import ranking, slices
 from lcbench.budgets import Budget, within
 from lcbench.config import UsageError, did_you_mean
 from lcbench.places import Place
@@ -70,6 +70,10 @@ class Show(NamedTuple):
     """Names of `ranking.board_columns`; none are those of `BOARD_COLUMNS`, or all in CSV, JSON."""
     budget: Budget | None = None
     """Leave out what was not trained within it, see `budgets.within`."""
+    task: str | None = None
+    """The only task that counts."""
+    context: int | None = None
+    """The only context that counts."""
 
 
 EVERYTHING = Show()
@@ -88,7 +92,8 @@ def show_leaderboard(
     """
     everything, shown = frame, show.columns or BOARD_COLUMNS
     frame = within(frame, show.budget) if show.budget else frame
-    board = ranking.leaderboard(frame, plan)
+    board = slices.leaderboard(frame, plan, show.task, show.context)
+    frame = slices.narrow(frame, show.task, show.context)
     if board.empty:
         out.print("No results yet. [bold]lcbench run --method all[/] makes some.")
         return
@@ -151,7 +156,9 @@ def _board_value(row: Mapping[Any, Any], column: ranking.BoardColumn) -> str:
     value = row[column.name]
     if pd.isna(value):
         return "–"
-    text = f"{value:,.{column.digits or 0}f}"
+    if column.digits is None:
+        return str(value)
+    text = f"{value:,.{column.digits}f}"
     if column.name == "quality" and not pd.isna(row["quality_low"]):
         text += f" [{row['quality_low']:.3f}, {row['quality_high']:.3f}]"
     if column.name == "place_first" and row["place_last"] > value:
@@ -293,7 +300,7 @@ def show_leaderboard_as(
     show_put_aside(frame, Console(stderr=True))
     shown = show.columns
     counted = within(frame, show.budget) if show.budget else frame
-    board = ranking.leaderboard(counted, suite_plan(frame))
+    board = slices.leaderboard(counted, suite_plan(frame), show.task, show.context)
     if form == "markdown":
         print(_markdown(board, shown or BOARD_COLUMNS))  # noqa: T201 -- data for a pipe
         return

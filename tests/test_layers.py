@@ -19,7 +19,8 @@ LAYERS = (
     | {"counting", "noise", "peaks", "guard"},
     {"scores", "costs"},
     {"quality"},
-    {"ranking", "budgets"},
+    {"ranking", "budgets", "tiers"},
+    {"slices"},
     {"streaming", "visibility", "gradients", "growth", "surroundings", "cost", "cards", "plans"}
     | {"machine"},
     {"cells"},
@@ -34,12 +35,12 @@ LAYERS = (
     {"__main__"},
 )
 NO_TORCH = {
-    "config", "paths", "locks", "descent", "confinement", "confined", "places", "task", "corpus",
-    "suite", "registry",
-    "estimate", "store", "isolation", "memory", "machine", "profiling", "journal", "errands",
-    "pool", "runner", "running", "status", "merging", "ranking", "tables", "terminal", "cli",
-    "families", "floors", "compare", "compare_tables", "gate", "evidence", "command",
-    "cli_measure", "cli_browse", "cli_contribute",
+    "config", "paths", "locks", "descent", "confinement", "confined", "places", "task",
+    "corpus", "suite", "registry", "estimate", "store", "isolation", "memory", "machine",
+    "profiling", "journal", "errands", "pool", "runner", "running", "status", "merging",
+    "ranking", "tables", "terminal", "cli", "families", "floors", "compare", "compare_tables",
+    "gate", "evidence", "command", "slices", "tiers", "cli_measure", "cli_browse",
+    "cli_contribute",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"}

@@ -17,6 +17,9 @@ import pytest
 
 pytest.importorskip("streamlit")
 pytest.importorskip("plotly")
+
+from lcbench.app import leaderboard
+
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="the browser tests need playwright, which is not installed"
 )
@@ -107,18 +110,25 @@ def test_a_reader_browses_filters_shares_and_downloads(
     assert "0.494" in shown
     assert max(len(text) for text in shown) < 30
 
+    tab.goto("/?columns=quality&columns=effective_context&only=mqar")
+    tab.get_by_text("Everything counts mqar only").wait_for()
     with tab.expect_download() as waiting:
         tab.get_by_role("button", name="Download CSV").click()
     saved = tmp_path_factory.mktemp("downloads") / "board.csv"
     waiting.value.save_as(saved)
     code = "from lcbench.cli import main; main()"
-    command = ["leaderboard", "--results", str(results), "--format", "csv"]
+    columns = "quality,quality_low,quality_high,effective_context"
+    command = ["leaderboard", "--results", str(results), "--format", "csv", "--task", "mqar"]
     printed = subprocess.run(
-        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *command, "--columns", columns],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert saved.read_text() == printed.stdout
 
     tab.get_by_label("Find a method").fill("window=512")
+    tab.keyboard.press("Enter")
     tab.wait_for_url("**/*q=window*")
     tab.wait_for_function("document.querySelector('table[role=grid]').rows.length === 2")
     shared = tab.url
@@ -132,6 +142,41 @@ def test_a_reader_browses_filters_shares_and_downloads(
     tab.wait_for_function("document.querySelectorAll('.textpoint').length === 1")
 
 
+def test_back_undoes_one_step_at_a_time(tab: Any):
+    tab.goto("/")
+    tab.get_by_role("heading", name="Leaderboard").wait_for()
+    find = tab.get_by_label("Find a method")
+    find.fill("recurrence")
+    tab.keyboard.press("Enter")
+    tab.wait_for_url("**/?q=recurrence")
+    for link, path in (("Trade-off", "trade-off"), ("Scaling", "scaling")):
+        tab.get_by_role("link", name=link).click()
+        tab.wait_for_url(f"**/{path}?q=recurrence")
+        tab.get_by_role("heading", name=link).wait_for()
+    for heading, searched, path in (
+        ("Trade-off", "recurrence", "**/trade-off?q=recurrence"),
+        ("Leaderboard", "recurrence", "**/?q=recurrence"),
+        ("Leaderboard", "", "**/"),
+    ):
+        tab.go_back()
+        tab.wait_for_url(path)
+        tab.get_by_role("heading", name=heading).wait_for()
+        playwright.expect(find).to_have_value(searched)
+
+
+@pytest.mark.parametrize("page", leaderboard.PAGES, ids=lambda page: page.module)
+def test_every_page_opens_from_a_link_in_both_themes_and_on_a_phone(tab: Any, page: Any):
+    for theme, width in (("light", 1400), ("dark", 1400), ("dark", 390)):
+        tab.emulate_media(color_scheme=theme)
+        tab.set_viewport_size({"width": width, "height": 1000})
+        tab.goto(f"/{'' if page is leaderboard.PAGES[0] else page.path}?q=vanilla")
+        tab.get_by_role("heading", level=2).first.wait_for()
+        tab.locator("[data-testid=stStatusWidget]").wait_for(state="detached")
+        assert tab.locator("[data-testid=stException]").count() == 0
+        # Tables scroll by themselves; the page must not.
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_every_page_draws_its_chart_and_follows_a_link(tab: Any):
     tab.goto("/")
     for link, path in (("Trade-off", "trade-off"), ("Scaling", "scaling")):
@@ -139,7 +184,7 @@ def test_every_page_draws_its_chart_and_follows_a_link(tab: Any):
         tab.wait_for_url(f"**/{path}*")
         tab.get_by_role("heading", name=link).wait_for()
         tab.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for()
-    tab.goto("/scaling?quantity=Peak+memory&step=Prefill")
+    tab.goto("/scaling?quantity=peak_bytes&step=prefill")
     tab.get_by_text("Peak memory, bytes").wait_for()
     legend = tab.locator(".js-plotly-plot .legendtext").all_text_contents()
     assert any("memory ∝ T" in text for text in legend)

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("plotly")
 
-from lcbench.app import charts
+from lcbench.app import charts, context_charts, trade_off_chart
 
 WHITE, NEAR_BLACK = "#ffffff", "#11161d"
 # Machado, Oliveira and Fernandes (2009), severity 1: how colours look without green or red cones.
@@ -81,21 +81,23 @@ def test_the_frontier_has_what_nothing_beats_on_both_axes():
         quality=[0.9, 0.5, 0.4, 0.99],
         memory=[2.0, 0.5, 0.6, math.nan],
     )
-    axes = charts.trade_off_axes()
-    edge = charts.frontier(frame, axes["memory"], axes["quality"])
+    axes = trade_off_chart.trade_off_axes()
+    edge = trade_off_chart.frontier(frame, axes["memory"], axes["quality"])
     assert edge["method"].tolist() == ["cheap", "best"]
 
 
 def test_names_from_files_are_no_html_in_a_figure():
     name = "<a href='http://x'>m</a>"
     frame = board(method=[name], quality=[0.5], memory=[1.0])
-    axes = charts.trade_off_axes()
+    axes = trade_off_chart.trade_off_axes()
     styles = charts.method_styles(frame.assign(config="{}"))
-    figure = charts.trade_off(frame, axes["memory"], axes["quality"], styles, "#000")
+    figure = trade_off_chart.trade_off(frame, axes["memory"], axes["quality"], styles, "#000")
     points = pd.DataFrame({"label": [name], "context": [512], "tokens_per_s": [1.0]})
     failures = pd.DataFrame({"label": [name], "context": [1024], "status": ["oom"]})
     exponents = pd.DataFrame({"label": [name], "exponent": [1.5]})
-    curve = charts.scaling(points, failures, exponents, charts.QUANTITIES[0], styles)
+    curve = context_charts.scaling(
+        points, failures, exponents, context_charts.QUANTITIES[0], styles
+    )
     for drawn in (figure, curve):
         assert "&lt;a href" in drawn.to_json().replace("\\u003c", "<").replace("\\u0026", "&")
         assert "<a href" not in drawn.to_json().replace("\\u003c", "<")
@@ -107,7 +109,9 @@ def test_scaling_tells_the_exponent_and_marks_what_ran_out():
     failures = pd.DataFrame({"label": label, "context": [2048, 4096], "status": ["oom", "timeout"]})
     exponents = pd.DataFrame({"label": ["m"], "exponent": [1.987]})
     styles = charts.method_styles(pd.DataFrame({"method": ["m"], "label": ["m"]}))
-    figure = charts.scaling(points, failures, exponents, charts.QUANTITIES[0], styles)
+    figure = context_charts.scaling(
+        points, failures, exponents, context_charts.QUANTITIES[0], styles
+    )
     line, marks = figure.data
     assert "T<sup>1.99</sup>" in line.name
     assert list(zip(marks.x, marks.y, strict=True)) == [

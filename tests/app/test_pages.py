@@ -13,6 +13,7 @@ pytest.importorskip("streamlit")
 pytest.importorskip("plotly")
 
 from lcbench import ranking, store
+from lcbench.app import leaderboard
 
 PAGES = ("board", "trade_off", "scaling")
 OpenPage = Callable[..., Any]
@@ -85,12 +86,12 @@ def test_the_board_has_a_row_an_entry_in_the_order_of_the_leaderboard(
 def test_a_link_shows_the_same_view(sample: SimpleNamespace, results: Path, open_page: OpenPage):
     sample.write(results)
     sample.write(results, suite="long")
-    page = open_page("board", suite="long", q="WINDOW=", sort="Prefill speed", reverse="true")
+    page = open_page("board", suite="long", q="WINDOW=", sort="prefill_speed", reverse="True")
     assert page.selectbox(key="suite").value == "long"
     assert methods(page) == ["sliding-window:window=512", "sliding-window:window=128"]
-    page = open_page("trade_off", x="State", y="Decoding speed")
+    page = open_page("trade_off", x="state_bytes_per_token", y="decode_speed")
     assert page.selectbox(key="x").value == "state_bytes_per_token"
-    page = open_page("scaling", quantity="Score", task="mqar, trained at 64")
+    page = open_page("scaling", quantity="score", task="mqar, trained at 64")
     assert page.selectbox(key="task").value == "mqar, trained at 64"
 
 
@@ -123,22 +124,96 @@ def test_scores_stand_in_their_own_unit_beside_their_floor(
     assert floors["code-lm, trained at 64, bits/byte", "at 128"] == pytest.approx(4.7)
 
 
-def test_the_download_is_what_the_command_line_prints(
+def test_the_downloads_are_what_is_shown_and_what_the_command_line_prints(
     sample: SimpleNamespace, results: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
 ):
     import streamlit as st
 
     sample.write(results)
-    saved: list[str] = []
+    saved: list[Any] = []
     monkeypatch.setattr(st, "download_button", lambda label, data, **rest: saved.append(data))
-    open_page("board")
-    command = ["lcbench.cli", "leaderboard", "--results", str(results), "--format", "csv"]
+    page = open_page("board", columns=["memory", "quality"], only="mqar", at="128", sort="quality")
+    shown = page.dataframe[0].value
+    csv, parquet = saved
+    columns = "memory,quality,quality_low,quality_high"
+    command = ["leaderboard", "--results", str(results), "--format", "csv", "--columns", columns]
     code = "import sys; from lcbench.cli import main; main(sys.argv[1:])"
     done = subprocess.run(
-        [sys.executable, "-c", code, *command[1:]], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *command, "--task", "mqar", "--context", "128"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert saved == [done.stdout]
-    assert len(pd.read_csv(io.StringIO(saved[0]))) == sample.num_entries
+    assert csv == done.stdout
+    frame = pd.read_csv(io.StringIO(csv), keep_default_na=False, na_values={"memory": [""]})
+    pd.testing.assert_frame_equal(frame, pd.read_parquet(io.BytesIO(parquet)), check_dtype=False)
+    assert shown["Quality"].tolist() == frame["quality"].round(3).tolist()
+    assert len(frame) == sample.num_entries
+
+
+def test_a_task_and_a_context_are_counted_as_if_nothing_else_had_been_asked(
+    sample: SimpleNamespace, results: Path, open_page: OpenPage
+):
+    sample.write(results)
+    everything = open_page("board").dataframe[0].value.set_index("Method")
+    one = open_page("board", only="mqar", at="64")
+    board = one.dataframe[0].value.set_index("Method")
+    # mean over the seeds of (0.1 + 0.9 skill - floor) / (ceiling - floor), as the sample writes it
+    assert board.loc["vanilla", "Quality"] == pytest.approx(0.9 - 0.064 + 0.01, abs=1e-3)
+    assert board.loc["vanilla", "Quality"] != everything.loc["vanilla", "Quality"]
+    assert "mqar at 64 tokens" in texts(one)
+    scores = one.dataframe[1].value
+    assert [title[1] for title in scores.columns[1:]] == ["at 64*"]
+
+
+def test_who_was_not_measured_at_a_context_is_listed_as_missing(
+    sample: SimpleNamespace, results: Path, open_page: OpenPage
+):
+    sample.write(results)
+    row = store.read_table([results]).table.to_pylist()[0]
+    longer = {"context": 256, "cell_id": "longer", "score": 0.5}
+    store.write_rows(results / "longer.parquet", [{**row, **longer}])
+    board = open_page("board", at="256").dataframe[0].value.set_index("Method")
+    assert len(board) == sample.num_entries
+    assert board["Quality"].notna().sum() == 1
+
+
+def test_effective_contexts_are_told_task_by_task_on_demand(
+    sample: SimpleNamespace, results: Path, open_page: OpenPage
+):
+    sample.write(results)
+    held = open_page("board", by_task="effective_context").dataframe[1].value
+    assert held.set_index("Method").loc["vanilla", "mqar, trained at 64 (tokens)"] == 128
+
+
+def test_a_tier_is_the_folder_that_a_row_was_read_from(
+    sample: SimpleNamespace, results: Path, open_page: OpenPage
+):
+    sample.write(results / "local")
+    rows = store.read_table([results]).table.to_pylist()
+    store.write_rows(
+        results / "published" / "rows.parquet",
+        [row for row in rows if row["method"] in ("vanilla", "recurrence")],
+    )
+    assert len(methods(open_page("board"))) == sample.num_entries
+    assert methods(open_page("board", tier="published")) == ["vanilla", "recurrence"]
+    assert set(methods(open_page("board", tier="local", family="local"))) == {
+        "sliding-window:window=128",
+        "sliding-window:window=512",
+    }
+
+
+def test_what_a_reader_changes_is_in_the_url_and_a_default_is_not(
+    sample: SimpleNamespace, results: Path, open_page: OpenPage
+):
+    sample.write(results)
+    page = open_page("board", sort="no such column")
+    assert page.selectbox(key="sort").value == "pareto-layer"
+    page.selectbox(key="sort").select("quality").run()
+    page.multiselect(key="tier").select("local").run()
+    assert page.query_params == {"sort": "quality", "tier": "local"}
+    page.selectbox(key="sort").select("pareto-layer").run()
+    assert page.query_params == {"tier": "local"}
 
 
 def test_new_files_show_after_a_reload(sample: SimpleNamespace, results: Path, open_page: OpenPage):
@@ -148,7 +223,8 @@ def test_new_files_show_after_a_reload(sample: SimpleNamespace, results: Path, o
 
 
 def test_the_app_needs_no_torch():
-    modules = ", ".join(f"lcbench.app.{name}" for name in (*PAGES, "launch"))
+    names = [page.module for page in leaderboard.PAGES]
+    modules = ", ".join(f"lcbench.app.{name}" for name in (*names, "launch"))
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
