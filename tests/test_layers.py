@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Lowest first. A module may import what stands in a lower line, and nothing beside it.
 LAYERS = (
-    {"config", "paths", "locks", "descent", "__init__"},
+    {"config", "paths", "locks", "descent", "reproduce", "__init__"},
     {"method", "task", "methods", "suites", "app", "places"},
     {"blocks", "blockwise", "sampling", "suite", "corpus", "floors", "statistics"},
     {"attention", "block_sparse", "distance_bias", "chunkwise"},
@@ -38,7 +38,7 @@ NO_TORCH = {
     "estimate", "store", "isolation", "memory", "machine", "profiling", "journal", "errands",
     "pool", "runner", "running", "status", "merging", "ranking", "tables", "terminal", "cli",
     "families", "floors", "slices", "tiers", "compare", "compare_tables", "gate", "command",
-    "cli_measure", "cli_browse", "cli_contribute",
+    "cli_measure", "cli_browse", "cli_contribute", "reproduce",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"}
