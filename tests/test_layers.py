@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     {"config", "paths", "locks", "descent", "reproduce", "__init__"},
     {"method", "task", "methods", "suites", "app", "places"},
-    {"blocks", "blockwise", "sampling", "suite", "corpus", "floors", "statistics"},
+    {"blocks", "blockwise", "sampling", "suite", "corpus", "floors", "statistics"} | {"examples"},
     {"attention", "block_sparse", "distance_bias", "chunkwise"},
     {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"},
     {"train", "rows", "probe", "parts", "families", "journal", "memory"}
@@ -39,6 +39,7 @@ NO_TORCH = {
     "pool", "runner", "running", "status", "merging", "ranking", "tables", "terminal", "cli",
     "families", "floors", "slices", "tiers", "compare", "compare_tables", "gate", "command",
     "cli_measure", "cli_browse", "cli_contribute", "reproduce",
+    "examples", "cards",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"}
