@@ -98,7 +98,8 @@ def _pieces(task: Task[Any], batch: Batch, evidence: Any) -> list[Piece]:
     ]
     if _is_text(task):
         same = itertools.groupby(range(len(words)), key=lambda at: marks[at])
-        return [Piece("".join(words[at] for at in run), mark) for mark, run in same]
+        runs = [list(run) for _, run in same]
+        return [Piece("".join(words[at] for at in run), marks[run[0]]) for run in runs]
     return [
         Piece(word, mark, task.render(int(target)) if mark == "asked" else "")
         for word, mark, target in zip(words, marks, targets, strict=True)
