@@ -34,8 +34,6 @@ class Example(NamedTuple):
     """Whether tokens are characters that are read as one; others are read each for itself."""
     columns: int | None
     """Tokens of a line, where the example is an image."""
-    has_evidence: bool
-    """Whether the task knows where the evidence of its answers lies."""
     answers: str
     """What is asked and what the answers are, in a sentence."""
 
@@ -70,7 +68,6 @@ def read_example(task: Task[Any], batch: Batch) -> Example:
         pieces=_pieces(task, batch, evidence),
         is_text=_is_text(task),
         columns=task.columns(len(inputs)),
-        has_evidence=bool(evidence.any()),
         answers=_answers(task, batch),
     )
 
