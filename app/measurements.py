@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,10 +31,10 @@ MEASURED = "measured"
 
 
 def load_measurements(results: data.Results, method: str) -> pd.DataFrame:
-    """The newest row of each cell of a method, the last measured first, whatever its version.
+    """Every row of a method, of whatever version and machine, the last measured first.
 
     Beside `COLUMNS`: `label`, `MEASURED`, `id` (of the row, for a link), `value` (what it measured,
-    as text), `counts` (whether the leaderboard takes it) and `command`.
+    as text), `command`, `is_newest` (of its cell) and `counts` (whether the leaderboard takes it).
     """
     return _measurements(results.stamp, method, results)
 
@@ -44,25 +43,40 @@ def load_measurements(results: data.Results, method: str) -> pd.DataFrame:
 def _measurements(stamp: data.Stamp, method: str, _results: data.Results) -> pd.DataFrame:
     table = _table(stamp)
     frame = table.filter(pc.field("method") == method).to_pandas(types_mapper=_nullable)
-    keys = list(store.ROW_KEY)
-    # The newest of each cell, and those alone whose configs could be read.
-    frame = frame.merge(_results.rows[keys], on=keys)
     frame["dtype"] = frame["dtype"].fillna("")
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    frame["command"] = [_command(row) for row in rows]
+    frame["value"] = [value_text(row) for row in rows]
+    frame["id"] = [f"{row['cell_id']}.{row['context']}.{row['run_id']}" for row in rows]
+    frame[MEASURED] = [
+        row["task"]
+        if row["kind"] == "quality"
+        else charts.KIND_TITLES.get(row["kind"], row["kind"])
+        for row in rows
+    ]
+    frame["is_newest"] = _is_among(frame, _results.rows)
+    frame["counts"] = _is_among(frame, data.load_comparable(_results))
     labels = _results.board[[*ranking.ENTRY, "label"]]
     frame = frame.merge(labels, on=ranking.ENTRY, how="left")
     frame["label"] = frame["label"].fillna(frame["method"])
-    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    is_quality = frame["kind"] == "quality"
-    frame[MEASURED] = np.where(
-        is_quality, frame["task"], frame["kind"].map(charts.KIND_TITLES.get).fillna(frame["kind"])
-    )
-    frame["id"] = [f"{row['cell_id']}.{row['context']}" for row in rows]
-    frame["value"] = [value_text(row) for row in rows]
-    frame["command"] = [reproduce.run_command(row) for row in rows]
-    counted = data.load_comparable(_results)[keys]
-    frame["counts"] = frame[keys].merge(counted, how="left", indicator=True)["_merge"] == "both"
+    # Rows whose configs cannot be read are named in the banner.
+    frame = frame[frame["command"].notna()]
     order = ["started_at", "suite", "kind", "task", "context", "seed"]
     return frame.sort_values(order, ascending=[False] + [True] * 5, ignore_index=True)
+
+
+def _is_among(frame: pd.DataFrame, others: pd.DataFrame) -> list[bool]:
+    """Whether each row is one of others, which may be many."""
+    keys = list(store.ROW_KEY)
+    known = set(others.loc[others["cell_id"].isin(frame["cell_id"]), keys].itertuples(index=False))
+    return [row in known for row in frame[keys].itertuples(index=False)]
+
+
+def _command(row: dict[Any, Any]) -> str | None:
+    try:
+        return reproduce.run_command(row)
+    except ValueError:
+        return None
 
 
 def value_text(row: dict[Any, Any]) -> str:
@@ -71,12 +85,17 @@ def value_text(row: dict[Any, Any]) -> str:
         return charts.STATUS_TITLES.get(row["status"], str(row["status"]))
     if row["kind"] == "quality":
         return score_text(row["metric"], row["score"])
-    parts = [f"{row['step_ms']:,.3g} ms"] if row["step_ms"] is not None else []
+    parts = [f"{time_text(row['step_ms'])} ms"] if row["step_ms"] is not None else []
     if row["vs_vanilla"] is not None:
         parts.append(f"{row['vs_vanilla']:.2f}× vanilla")
     if row["peak_bytes"] is not None:
         parts.append(f"peak {charts.size_text(row['peak_bytes'])}")
     return ", ".join(parts)
+
+
+def time_text(step_ms: float) -> str:
+    """Milliseconds with three digits, or all of those before the point."""
+    return f"{step_ms:.3g}" if step_ms < 100 else f"{step_ms:,.0f}"
 
 
 def score_text(metric: Any, score: float | None) -> str:

@@ -116,17 +116,21 @@ def costs_table(rows: pd.DataFrame) -> Styler:
             "State": rows["state_bytes"],
         }
     ).reset_index(drop=True)
-    formats: dict[Any, Any] = {"Median (ms)": "{:,.3g}", "Tokens/s": "{:,.0f}", "Speed": "{:.2f}×"}
+    formats: dict[Any, Any] = {
+        "Median (ms)": measurements.time_text,
+        "Tokens/s": "{:,.0f}",
+        "Speed": "{:.2f}×",
+    }
     formats |= {"Context": "{:,}"} | dict.fromkeys(("Peak", "State"), charts.size_text)
     return shown.style.format(formats, na_rep=page.MISSING)
 
 
-def failures_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """What gave no value and why; a method's own limits come last."""
-    failed = rows[rows["status"] != "ok"]
+def failures_table(rows: pd.DataFrame) -> Styler:
+    """What gave no value when last tried, and why; a method's own limits come last."""
+    failed = rows[(rows["status"] != "ok") & rows["is_newest"]]
     failed = failed.assign(limit=failed["status"] == "unsupported")
     failed = failed.sort_values(["limit", "suite", "label", measurements.MEASURED, "context"])
-    return pd.DataFrame(
+    shown = pd.DataFrame(
         {
             "Suite": failed["suite"],
             "Device": failed["device_kind"],
@@ -138,7 +142,8 @@ def failures_table(rows: pd.DataFrame) -> pd.DataFrame:
             "Stage": failed["stage"],
             "Reason": failed["error"],
         }
-    )
+    ).reset_index(drop=True)
+    return shown.style.format({"Context": "{:,}"}, na_rep=page.MISSING)
 
 
 def told_of(row: Mapping[Any, Any], names: Sequence[str]) -> pd.DataFrame:
@@ -222,12 +227,13 @@ def _show_costs(rows: pd.DataFrame, name: str) -> None:
 
 
 def _show_failures(rows: pd.DataFrame) -> None:
+    newest = int(rows["is_newest"].sum())
     failures = failures_table(rows)
     st.subheader("Failures", anchor=False)
-    if failures.empty:
-        st.caption(f"None: all {len(rows):,} measurements gave a value.")
+    if failures.index.empty:
+        st.caption(f"None: all {newest:,} measurements gave a value.")
         return
-    st.caption(f"{len(failures):,} of {len(rows):,} measurements gave no value.")
+    st.caption(f"{len(failures.index):,} of {newest:,} measurements gave no value.")
     page.table(failures, alt="Failures")
 
 
@@ -259,7 +265,7 @@ def _number_title(row: Mapping[Any, Any]) -> str:
 
 def _show_number(row: Mapping[Any, Any]) -> None:
     st.code(row["command"], language=None, wrap_lines=True)
-    counted = "" if row["counts"] else " The leaderboard does not count it: there are newer ones."
+    counted = "" if row["counts"] else " The leaderboard counts newer ones in its place."
     st.caption(
         f"Measured {row['started_at']:%Y-%m-%d %H:%M} UTC. The same code gives the same cell:"
         f" check its commit out to get back to it.{counted}"
@@ -268,13 +274,15 @@ def _show_number(row: Mapping[Any, Any]) -> None:
         st.markdown("Reason: " + page.code(row["error"]))
     if row["warning"] is not None and not pd.isna(row["warning"]):
         st.markdown("Warning: " + page.code(row["warning"]))
-    code, machine = st.columns(2)
-    with code:
-        st.caption("Code")
-        page.table(told_of(row, measurements.CODE), alt="Code", height="content")
-    with machine:
-        st.caption("Machine")
-        page.table(told_of(row, measurements.MACHINE), alt="Machine", height="content")
+    for place, title, names in zip(
+        st.columns(2),
+        ("Code", "Machine"),
+        (measurements.CODE, measurements.MACHINE),
+        strict=True,
+    ):
+        with place:
+            st.caption(title)
+            page.table(told_of(row, names), alt=title, height="content")
 
 
 def _numbers_table(rows: pd.DataFrame) -> pd.DataFrame:
