@@ -241,9 +241,9 @@ def _show_numbers(rows: pd.DataFrame) -> None:
     st.subheader("Measure it again", anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         for label, column, key in (
-            ("Suite", "suite", "of_suite"),
-            ("Measurement", measurements.MEASURED, "of"),
-            ("Context", "context", "at"),
+            ("Suite", "suite", "in_suite"),
+            ("Measurement", measurements.MEASURED, "in_measurement"),
+            ("Context", "context", "in_context"),
         ):
             offered = [ALL, *sorted(rows[column].unique())]
             chosen = url.choose(label, offered, key, width=180)

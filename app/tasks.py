@@ -8,7 +8,17 @@ import pandas as pd
 import streamlit as st
 
 from lcbench import ranking, registry
-from lcbench.app import card, charts, data, page, scaling, task_charts, task_example, url
+from lcbench.app import (
+    card,
+    charts,
+    context_charts,
+    data,
+    page,
+    scaling,
+    task_charts,
+    task_example,
+    url,
+)
 from lcbench.config import UsageError
 from lcbench.registry import PluginError
 
@@ -104,7 +114,7 @@ def _show_map(view: page.View, scores: pd.DataFrame, failures: pd.DataFrame) -> 
 
 def _show_curve(view: page.View, scores: pd.DataFrame, failures: pd.DataFrame) -> None:
     failures = scaling.failed(failures)
-    figure = charts.score_curve(scores, failures, view.styles)
+    figure = context_charts.score_curve(scores, failures, view.styles)
     task_charts.mark_trained(figure, sorted(scores["train_context"].unique()))
     st.plotly_chart(figure, config=charts.CONFIG, alt="Score against context")
     st.caption("Mean over seeds. The dashed line is the trained context, the dotted one the floor.")

@@ -38,8 +38,7 @@ NO_TORCH = {
     "estimate", "store", "isolation", "memory", "machine", "profiling", "journal", "errands",
     "pool", "runner", "running", "status", "merging", "ranking", "tables", "terminal", "cli",
     "families", "floors", "slices", "tiers", "compare", "compare_tables", "gate", "command",
-    "cli_measure", "cli_browse", "cli_contribute", "reproduce",
-    "examples", "cards",
+    "cli_measure", "cli_browse", "cli_contribute", "reproduce", "examples", "cards",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"}

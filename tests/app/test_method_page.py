@@ -109,7 +109,7 @@ def test_failures_are_listed_with_their_reason_as_it_was_written(
     sample: SimpleNamespace, results: Path, open_page: OpenPage
 ):
     sample.write(results)
-    page = open_page("method", method="vanilla", of="Prefill", at="4096")
+    page = open_page("method", method="vanilla", in_measurement="Prefill", in_context="4096")
     failures = table(page, "Reason")
     assert set(failures["Reason"]) == {sample.error}
     assert set(failures["Status"]) == {"out of memory"}
@@ -124,7 +124,7 @@ def test_each_number_has_its_command_hashes_and_machine(
     (file,) = results.rglob("*.parquet")
     told = {"method_hash": "abc123", "commit": "f00d", "env_id": "box", "torch": "2.99"}
     store.write_rows(file, [{**row, **told, "dtype": "float32"} for row in rows_of(results)])
-    page = open_page("method", method="sliding-window", of="mqar", at="128")
+    page = open_page("method", method="sliding-window", in_measurement="mqar", in_context="128")
     everything = table(page, "Command")
     assert len(everything) == 4, "configs, seeds"
     assert set(everything["Context"]) == {128}
@@ -141,11 +141,11 @@ def test_each_number_has_its_command_hashes_and_machine(
 
 def test_a_link_shows_the_same_number(sample: SimpleNamespace, results: Path, open_page: OpenPage):
     sample.write(results)
-    page = open_page("method", method="recurrence", of="code-lm")
+    page = open_page("method", method="recurrence", in_measurement="code-lm")
     wanted = page.selectbox(key="row").options[-1]
     rows = measurements.load_measurements(data.load_results(), "recurrence")
     identity = rows[rows["task"] == "code-lm"]["id"].iloc[-1]
-    shared = open_page("method", method="recurrence", of="code-lm", row=identity)
+    shared = open_page("method", method="recurrence", in_measurement="code-lm", row=identity)
     box = shared.selectbox(key="row")
     assert box.value == identity
     assert box.options[box.index] == wanted
@@ -163,7 +163,7 @@ def test_what_was_measured_again_is_kept_and_told(
         if row["method"] == "recurrence" and row["kind"] == "prefill"
     ]  # fmt: skip
     store.write_rows(results / "later.parquet", again)
-    page = open_page("method", method="recurrence", of="Prefill")
+    page = open_page("method", method="recurrence", in_measurement="Prefill")
     everything = table(page, "Command")
     assert everything["Counts"].tolist() == [True] * 4 + [False] * 4
     assert len(table(page, "Median (ms)")) == 3 * 4
