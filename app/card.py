@@ -26,4 +26,8 @@ def facts(told: Mapping[str, str]) -> None:
 
 def _prose(text: str) -> str:
     """A docstring's sentence: what stands in backticks is code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(" ".join(text.split())))
+    return re.sub(
+        r"`([^`]+)`",
+        r'<code style="font-size:.875em">\1</code>',
+        html.escape(" ".join(text.split())),
+    )
