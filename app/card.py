@@ -26,8 +26,5 @@ def facts(told: Mapping[str, str]) -> None:
 
 def _prose(text: str) -> str:
     """A docstring's sentence: what stands in backticks is code."""
-    return re.sub(
-        r"`([^`]+)`",
-        r'<code style="font-size:.875em">\1</code>',
-        html.escape(" ".join(text.split())),
-    )
+    told = html.escape(" ".join(text.split()))
+    return re.sub(r"`([^`]+)`", r'<code style="font-size:.875em">\1</code>', told)
