@@ -55,6 +55,16 @@ def code(text: object) -> str:
 
 def open_page(title: str, summary: str) -> View:
     """Draw a page's head and filters; where there is nothing to show, say so and end the run."""
+    results = open_results(title, summary)
+    view = _choose(results)
+    if view.board.empty:
+        st.info("No method matches the filters.", icon=":material/search_off:")
+        st.stop()
+    return view
+
+
+def open_results(title: str, summary: str) -> data.Results:
+    """Draw the head of a page that shows all there is; where that is nothing, end the run."""
     results = data.load_results()
     st.header(title, anchor=False)
     st.caption(summary)
@@ -62,11 +72,7 @@ def open_page(title: str, summary: str) -> View:
     if results.board.empty:
         _show_empty()
         st.stop()
-    view = _choose(results)
-    if view.board.empty:
-        st.info("No method matches the filters.", icon=":material/search_off:")
-        st.stop()
-    return view
+    return results
 
 
 def table(frame: Any, **rest: Any) -> None:

@@ -10,6 +10,7 @@ from lcbench.config import UsageError
 
 if TYPE_CHECKING:
     from lcbench.places import Place
+    from lcbench.suite import Kind
 
 
 @click.command(
@@ -40,6 +41,12 @@ if TYPE_CHECKING:
     help="Only these tasks of the suite, NAME[:FIELD=VALUE], and no cost.",
 )
 @click.option("--context", "-c", multiple=True, help="Only these contexts, such as 4096 or 4k.")
+@click.option(
+    "--kind",
+    multiple=True,
+    type=click.Choice(["quality", "train_step", "prefill", "decode"]),
+    help="Only cells of this kind; repeat it for several. Default: all.",
+)
 @click.option("--seed", multiple=True, help="Only these seeds, in place of the suite's.")
 @click.option("--seeds", type=click.IntRange(1), help="This many seeds, from 0.")
 @click.option("--device", type=click.Choice(["cuda", "mps", "cpu"]), help=DEVICE_HELP)
@@ -101,6 +108,7 @@ def run(
     suite: str | None,
     task: tuple[str, ...],
     context: tuple[str, ...],
+    kind: tuple["Kind", ...],
     seed: tuple[str, ...],
     seeds: int | None,
     device: str | None,
@@ -146,7 +154,13 @@ def run(
     if task:
         chosen = running.with_task_configs(chosen, name, task)
     selection = running.read_selection(
-        chosen, name, only_tasks=bool(task), context=context, seed=seed, seeds=seeds
+        chosen,
+        name,
+        only_tasks=bool(task),
+        context=context,
+        seed=seed,
+        seeds=seeds,
+        kinds=kind,
     )
     if limit:
         chosen, name = running.limited(chosen, name, limit)
@@ -163,7 +177,7 @@ def run(
         deterministic=deterministic,
     )
     if not cells:
-        raise UsageError(f"nothing of suite {name!r} is left after --task and --context")
+        raise UsageError(f"nothing of suite {name!r} is left after --task, --context and --kind")
     if part:
         cells = part.of(cells)
         if not cells:

@@ -162,6 +162,7 @@ def as_json(sheets: Iterable[Sheet]) -> str:
     values = [
         sheet._asdict()
         | {
+            "facts": _facts(sheet),
             "config": [field._asdict() for field in sheet.config],
             "pictures": [picture._asdict() for picture in sheet.pictures],
         }

@@ -40,14 +40,17 @@ def tried_plan(frame: pd.DataFrame) -> pd.DataFrame | None:
 
 
 def _with_families(plan: pd.DataFrame) -> pd.DataFrame:
-    return plan.assign(family=plan["task"].map(_families(plan["task"].unique())))
+    families = plan["task"].map(_families(plan["task"].unique()))
+    # Where no family is known, pandas would take the column for one of numbers.
+    return plan.assign(family=families.astype(object))
 
 
 def _families(tasks: Iterable[str]) -> dict[str, str]:
     """The family that each task declares, read from its source: nothing is imported."""
     known = registry.sources("task")
     fields = {task: registry.headline("task", task).fields for task in tasks if task in known}
-    return {task: str(declared["family"]) for task, declared in fields.items()}
+    # The file of a task may not parse, or name no family in so many words.
+    return {task: str(found["family"]) for task, found in fields.items() if "family" in found}
 
 
 def _asked(name: str) -> pd.DataFrame:

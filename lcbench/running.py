@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from lcbench import registry
 from lcbench.config import UsageError, did_you_mean, split_assignments
-from lcbench.suite import ANCHOR, DRAFT, Cell, Selection, Suite, TaskPlan
+from lcbench.suite import ANCHOR, DRAFT, Cell, Kind, Selection, Suite, TaskPlan
 
 FAILED = ["error", "crashed", "invalid"]
 """Statuses after which `run` exits with 1; running out of memory or time is a measurement."""
@@ -143,6 +143,7 @@ def read_selection(
     context: Sequence[str],
     seed: Sequence[str],
     seeds: int | None,
+    kinds: Sequence[Kind] = (),
 ) -> Selection:
     """Read what part of a suite is asked for.
 
@@ -156,7 +157,7 @@ def read_selection(
         raise UsageError("--seed lists seeds and --seeds counts them; give one of the two")
     chosen = [int(number) for number in numbers] or (None if seeds is None else list(range(seeds)))
     tasks = [plan.task for plan in suite.tasks] if only_tasks else None
-    return Selection(tasks, _read_contexts(context, suite, name), chosen)
+    return Selection(tasks, _read_contexts(context, suite, name), chosen, kinds or None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -253,6 +253,7 @@ class Selection(NamedTuple):
     tasks: Sequence[str] | None = None
     contexts: Sequence[int] | None = None
     seeds: Sequence[int] | None = None
+    kinds: Sequence[Kind] | None = None
 
 
 def plan_cells(
@@ -311,6 +312,8 @@ def plan_cells(
             for kind in suite.cost.kinds:
                 for method in methods:
                     cells.append(_cell(kind, method, shared, recipe, 0, 0))
+    if select.kinds is not None:
+        cells = [cell for cell in cells if cell.kind in select.kinds]
     # A variant that spells out a default is the same work under the same id.
     return list({cell.cell_id: cell for cell in cells}.values())
 

@@ -79,6 +79,7 @@ def test_json_holds_what_the_card_holds(sheets: list[Sheet]) -> None:
     (sheet,) = (sheet for sheet in sheets if sheet.name == "recurrence")
     assert told["reach"] == sheet.reach == 127
     assert told["cost"] == {"time": 1.0, "memory": 1.0, "state": 0.0}
+    assert told["facts"]["reach"] == "127 tokens in one layer"
     assert told["config"][0]["name"] == "segment"
     assert told["pictures"][0]["rows"] == sheet.pictures[0].rows
 

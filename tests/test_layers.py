@@ -9,9 +9,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Lowest first. A module may import what stands in a lower line, and nothing beside it.
 LAYERS = (
-    {"config", "paths", "locks", "descent", "confinement", "__init__"},
+    {"config", "paths", "locks", "descent", "confinement", "reproduce", "__init__"},
     {"method", "task", "methods", "suites", "app", "places", "confined"},
-    {"blocks", "blockwise", "sampling", "suite", "corpus", "floors", "statistics"},
+    {"blocks", "blockwise", "sampling", "suite", "corpus", "floors", "statistics"} | {"examples"},
     {"attention", "block_sparse", "distance_bias", "chunkwise"},
     {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"}
     | {"references"},
@@ -40,7 +40,7 @@ NO_TORCH = {
     "profiling", "journal", "errands", "pool", "runner", "running", "status", "merging",
     "ranking", "tables", "terminal", "cli", "families", "floors", "compare", "compare_tables",
     "gate", "evidence", "command", "slices", "tiers", "cli_measure", "cli_browse",
-    "cli_contribute",
+    "cli_contribute", "reproduce", "examples", "cards",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"}

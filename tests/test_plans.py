@@ -1,6 +1,7 @@
 """Boards of a suite count by what the suite asks, whatever else somebody tried."""
 
 import datetime
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -72,3 +73,12 @@ def test_a_run_of_a_whole_suite_is_ranked_as_the_leaderboard_ranks_it() -> None:
     frame = store.to_table(rows).to_pandas()
     whole, run = (ranking.leaderboard(frame, plan(frame)) for plan in (suite_plan, tried_plan))
     assert run["quality"].tolist() == pytest.approx(whole["quality"].tolist())
+
+
+def test_a_task_whose_file_is_torn_counts_as_a_family_of_its_own(
+    own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own_folder / "suites" / "tasks" / "torn.py").write_text("def broken(:", encoding="utf-8")
+    monkeypatch.setenv("LCBENCH_PATH", str(own_folder))
+    rows = [{**row, "task": "torn", "suite": "mine"} for row in rows_of("vanilla", {}, 0.5)]
+    assert quality(rows) == {"vanilla": 0.5}

@@ -114,6 +114,7 @@ def test_an_id_is_the_one_that_published_rows_hold() -> None:
             | {(kind, (128,), 0) for kind in ("prefill", "train_step", "decode")},
         ),
         (Selection(tasks=["recall"], contexts=[64], seeds=[0]), {("recall", (64,), 0)}),
+        (Selection(contexts=[128], seeds=[0], kinds=["decode"]), {("decode", (128,), 0)}),
     ],
 )
 def test_a_selection_plans_that_part_alone(select: Selection, expected: set) -> None:

@@ -1,4 +1,5 @@
 import datetime as dt
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,6 +86,12 @@ def run_page(name: str) -> None:
     import importlib
 
     importlib.import_module(f"lcbench.app.{name}").show()
+
+
+@pytest.fixture(autouse=True)
+def _own_main(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put back what AppTest takes for the main module: later tests' child processes import it."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 @pytest.fixture
