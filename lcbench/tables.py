@@ -12,6 +12,7 @@ from rich.text import Text
 from lcbench import ranking, slices
 from lcbench.budgets import Budget, within
 from lcbench.config import UsageError, did_you_mean
+from lcbench.disturbance import tell_disturbed
 from lcbench.places import Place
 from lcbench.plans import suite_plan
 
@@ -98,7 +99,7 @@ def show_leaderboard(
         out.print("No results yet. [bold]lcbench run --method all[/] makes some.")
         return
     board["label"] = ranking.entry_labels(board)
-    scores = ranking.task_scores(frame)
+    scores, rows = ranking.task_scores(frame), ranking.comparable(frame).frame
     curve = ranking.distance_curve(frame)
     curve = curve[curve["context"] == curve["train_context"]]
     for (suite, device_kind), part in board.groupby(ranking.GROUP):
@@ -112,6 +113,9 @@ def show_leaderboard(
         for task, points in near.groupby("task"):
             out.print(_distance_table(str(task), points, part))
         out.print(Text(_legend(part, shown), style="dim"))
+        own = rows[(rows["suite"] == suite) & (rows["device_kind"] == device_kind)]
+        if disturbed := tell_disturbed(own):
+            out.print(Text(disturbed, style="yellow"), soft_wrap=True)
     if show.budget:
         out.print(Text(_BUDGETS[show.budget], style="dim"))
     show_put_aside(everything, out)

@@ -16,14 +16,15 @@ LAYERS = (
     {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"},
     {"train", "rows", "probe", "parts", "families", "journal", "memory"}
     | {"counting", "noise", "peaks"},
-    {"scores", "costs"},
-    {"quality"},
+    {"scores", "costs", "disturbance"},
+    {"quality", "runs"},
     {"ranking", "budgets", "tiers"},
     {"slices"},
     {"streaming", "visibility", "gradients", "growth", "surroundings", "cost", "cards", "plans"}
     | {"machine"},
     {"cells"},
     {"conformance", "errands", "tables", "compare", "gate", "picture"},
+    {"compare_text"},
     {"pool", "preload", "profiling", "compare_tables"},
     {"runner", "merging"},
     {"terminal", "status", "gallery"},
@@ -38,6 +39,7 @@ NO_TORCH = {
     "estimate", "store", "isolation", "memory", "machine", "profiling", "journal", "errands",
     "pool", "runner", "running", "status", "merging", "ranking", "tables", "terminal", "cli",
     "families", "floors", "slices", "tiers", "compare", "compare_tables", "gate", "command",
+    "compare_text", "runs", "disturbance",
     "cli_measure", "cli_browse", "cli_contribute",
 }  # fmt: skip
 PLUGINS = {
