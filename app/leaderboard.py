@@ -39,6 +39,8 @@ PAGES = (
     Page("board", "Board", "leaderboard"),
     Page("trade_off", "Trade-off", "scatter_plot"),
     Page("scaling", "Scaling", "show_chart"),
+    Page("compare", "Compare", "balance"),
+    Page("runs", "Runs", "history"),
 )
 """In the order of the navigation; the first opens by itself."""
 FILTERS = ("suite", "device", "family", "dtype", "tier", "only", "at", "q")

@@ -24,6 +24,15 @@ RUN_COLUMNS = (
 """The columns of rows read here."""
 
 
+def with_reasons(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows with `reason`: why no board counts them, by the keys of `rows.REASONS`, or null.
+
+    Args:
+        frame: Rows with at least `RUN_COLUMNS`, those that were measured again since too.
+    """
+    return frame.assign(reason=put_aside_reasons(frame))
+
+
 def summarise_runs(frame: pd.DataFrame) -> pd.DataFrame:
     """A line for each run, suite and kind of device, the newest first.
 
@@ -35,15 +44,14 @@ def summarise_runs(frame: pd.DataFrame) -> pd.DataFrame:
     - a column for each status: cells that ended so. A cell is `ok` when all its rows are, else
       what the first is that is not.
     - `disturbed`: timings that were noisy or throttled.
-    - `put_aside`: rows that no board counts, see `rows.put_aside_reasons`.
+    - `put_aside`: rows that no board counts.
 
     Args:
-        frame: Rows with at least `RUN_COLUMNS`, those that were measured again since too.
+        frame: Rows of `with_reasons`.
     """
     if frame.empty:
         names = ["started_at", "ended_at", "measured_s", "methods", "cells", "rows", *STATUSES]
         return pd.DataFrame(columns=[*RUN, *SETTING, *names, "disturbed", "put_aside"])
-    frame = frame.assign(put_aside=put_aside_reasons(frame).notna())
     cells = _cells(frame)
     by_run = cells.groupby(RUN)
     runs = by_run["started_at"].min().to_frame()
@@ -56,7 +64,7 @@ def summarise_runs(frame: pd.DataFrame) -> pd.DataFrame:
     counts = counts.groupby([cells[name] for name in RUN]).sum()
     runs = runs.join(counts.reindex(columns=list(STATUSES), fill_value=0))
     runs["disturbed"] = disturbed(frame).groupby(RUN).size().reindex(runs.index, fill_value=0)
-    runs["put_aside"] = groups["put_aside"].sum().astype("int64")
+    runs["put_aside"] = groups["reason"].count()
     for name in SETTING:
         runs[name] = _values(frame, name).reindex(runs.index)
     runs = runs.reset_index().sort_values("started_at", ascending=False, ignore_index=True)
@@ -72,9 +80,8 @@ def failures(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def put_aside_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """How many rows of each run and method no board counts, by `reason` (see `rows.REASONS`)."""
-    reasons = put_aside_reasons(frame)
-    aside = frame.assign(reason=reasons)[reasons.notna()]
+    """How many rows of each run and method no board counts, by `reason`; of `with_reasons`."""
+    aside = frame[frame["reason"].notna()]
     keys: Sequence[str] = [*RUN, "method", "reason"]
     counts = aside.groupby(keys).agg(rows=("cell_id", "size"), started_at=("started_at", "min"))
     counts = counts.reset_index().sort_values("started_at", ascending=False, kind="stable")

@@ -6,7 +6,7 @@ import pytest
 
 from lcbench import store
 from lcbench.ranking import comparable
-from lcbench.runs import RUN_COLUMNS, failures, put_aside_rows, summarise_runs
+from lcbench.runs import RUN_COLUMNS, failures, put_aside_rows, summarise_runs, with_reasons
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
@@ -27,7 +27,7 @@ def row(minute: float = 0, cell: str = "cell", context: int = 64, **columns: obj
 def read(tmp_path: Path):
     def write_and_read(*rows: store.Row) -> pd.DataFrame:
         store.write_rows(tmp_path / "rows.parquet", rows)
-        return store.read_rows([tmp_path], RUN_COLUMNS).frame
+        return with_reasons(store.read_rows([tmp_path], RUN_COLUMNS).frame)
 
     return write_and_read
 
@@ -85,5 +85,5 @@ def test_failures_come_newest_first_and_a_methods_own_limits_last(read) -> None:
 
 
 def test_no_rows_are_no_runs(tmp_path: Path) -> None:
-    empty = store.read_rows([tmp_path], RUN_COLUMNS).frame
+    empty = with_reasons(store.read_rows([tmp_path], RUN_COLUMNS).frame)
     assert summarise_runs(empty).empty
