@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import streamlit as st
 
 from lcbench import compare_text, ranking, store
@@ -17,11 +16,11 @@ from lcbench.rows import tell_put_aside
 from lcbench.suite import ANCHOR
 
 RATIOS = (
-    ("speed", "Speed", True),
-    ("memory", "Peak memory", False),
-    ("state", "Decoding state", False),
+    ("speed", "**Speed**, above 1 is faster"),
+    ("memory", "**Peak memory**, below 1 is less"),
+    ("state", "**Decoding state**, below 1 is less"),
 )
-"""Column of the costs, title, and whether more is better."""
+"""Column of the costs, and what it is called."""
 WORDS = ("Task", "Step", "Better")
 """Titles of columns that hold words; the others are set to the right."""
 
@@ -82,9 +81,11 @@ def _choose_two(board: pd.DataFrame) -> tuple[str, str]:
 
 def _show_verdict(found: Comparison) -> None:
     with st.container(border=True, gap="small"):
-        for line in compare_text.verdict(found):
-            # Plain text, as names may come from anyone's file.
-            st.text(line)
+        first, *rest = compare_text.verdict(found)
+        # Plain text, as names may come from anyone's file.
+        st.text(first)
+        if rest:
+            st.text("\n".join(rest))
 
 
 def _show_scores(found: Comparison, view: page.View) -> None:
@@ -137,12 +138,13 @@ def _show_costs(found: Comparison) -> None:
         return
     st.subheader("Cost, the first over the second", anchor=False)
     known = [ratio for ratio in RATIOS if found.costs[ratio[0]].notna().any()]
-    for column, (name, title, higher) in zip(st.columns(len(known) or 1), known, strict=False):
-        figure = compare_charts.ratios(
-            found.costs, name, title, page.ink(), higher_is_better=higher
-        )
+    for column, (name, title) in zip(st.columns(len(known) or 1), known, strict=False):
+        column.markdown(title)
         column.plotly_chart(
-            figure, config=charts.CONFIG, key=f"ratio-{name}", alt=f"{title} by context"
+            compare_charts.ratios(found.costs, name, page.ink()),
+            config=charts.CONFIG,
+            key=f"ratio-{name}",
+            alt=f"Ratio of {name} by context",
         )
     _table(compare_text.cost_sheet(found), "Ratios of cost")
 
@@ -184,8 +186,8 @@ def _compare(stamp: data.Stamp, a: str, b: str, _results: data.Results) -> Compa
     rows = rows[rows["label"].isin([a, b])]
     ours = [entries.loc[label].to_dict() for label in (a, b)]
     lists = _read_lists(stamp, tuple(map(str, data.results_paths())))
-    methods = pa.array(sorted({str(entry["method"]) for entry in ours}))
-    own = lists.filter(pc.is_in(lists["method"], value_set=methods)).drop_columns(["method"])
+    wanted = lists["method"].to_pandas().isin([str(entry["method"]) for entry in ours])
+    own = lists.filter(pa.array(wanted)).drop_columns(["method"])
     rows = rows.merge(own.to_pandas(), on=list(store.ROW_KEY), how="left", suffixes=("_", ""))
     return compare_entries(rows, ours[0], ours[1], _put_aside(stamp, _results))
 

@@ -21,7 +21,8 @@ STEP_LINES = {
     "decode": ("diamond", "dot"),
 }
 """Symbol and dash of each kind of step: colours are the methods'."""
-ROW_HEIGHT = 26
+ROW_HEIGHT, AXIS_HEIGHT = 26, 76
+"""Pixels of a line, and of an axis with its title."""
 
 
 def differences(found: Comparison, styles: Mapping[str, charts.Style]) -> go.Figure:
@@ -36,11 +37,13 @@ def differences(found: Comparison, styles: Mapping[str, charts.Style]) -> go.Fig
     """
     in_bits = found.scores["metric"] == "bits_per_byte"
     panels = [part for part in (found.scores[~in_bits], found.scores[in_bits]) if len(part)]
+    lines = [ROW_HEIGHT * (len(part) + 0.5) for part in panels]
+    height = sum(lines) + AXIS_HEIGHT * len(panels)
     figure = make_subplots(
         rows=len(panels),
         cols=1,
-        row_heights=[len(part) + 1.5 for part in panels],
-        vertical_spacing=0.28 * len(panels) / (len(found.scores) + 3 * len(panels)),
+        row_heights=lines,
+        vertical_spacing=AXIS_HEIGHT / (height - AXIS_HEIGHT),
     )
     named: set[str] = set()
     for number, part in enumerate(panels, 1):
@@ -54,21 +57,17 @@ def differences(found: Comparison, styles: Mapping[str, charts.Style]) -> go.Fig
         if unit != "%":
             figure.update_xaxes(autorange="reversed", row=number, col=1)
         figure.update_yaxes(autorange="reversed", type="category", row=number, col=1)
-    _lay_out(figure, 120 + ROW_HEIGHT * len(found.scores) + 90 * len(panels))
+    _lay_out(figure, height + 40)
     return figure
 
 
-def ratios(
-    costs: pd.DataFrame, name: str, title: str, ink: str, *, higher_is_better: bool
-) -> go.Figure:
+def ratios(costs: pd.DataFrame, name: str, ink: str) -> go.Figure:
     """A ratio of costs against the context on logarithmic axes, a line for each kind of step.
 
     Args:
         costs: Rows of `Comparison.costs` of one suite and kind of device.
         name: A column of it.
-        title: What it is called.
         ink: The colour of the lines.
-        higher_is_better: Which side of 1 is the first entry's.
     """
     known = costs[costs[name].notna()].sort_values("context")
     figure = go.Figure()
@@ -93,7 +92,6 @@ def ratios(
             "<extra></extra>",
         )
     figure.add_hline(y=1, line={"color": charts.NEUTRAL, "width": 1.5})
-    side = "above 1 is faster" if higher_is_better else "below 1 is less"
     ticks = sorted({int(context) for context in known["context"]})
     ticks = ticks[:: max(1, -(-len(ticks) // 6))]
     figure.update_xaxes(
@@ -102,9 +100,7 @@ def ratios(
         ticktext=[charts.context_text(tick) for tick in ticks],
         title_text="Context, tokens",
     )
-    figure.update_yaxes(
-        type="log", title_text=f"{title} ({side})", **_ratio_ticks(known[name].to_list())
-    )
+    figure.update_yaxes(type="log", **_ratio_ticks(known[name].to_list()))
     _lay_out(figure, 340)
     return figure
 

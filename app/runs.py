@@ -10,7 +10,7 @@ import streamlit as st
 from lcbench import runs, store
 from lcbench.app import charts, data, page, url
 from lcbench.disturbance import disturbed, tell_disturbed
-from lcbench.rows import REASONS
+from lcbench.rows import ENTRY, REASONS
 from lcbench.status import RunStatus, read_status
 from lcbench.terminal import duration
 
@@ -44,7 +44,7 @@ def show() -> None:
     summary = measured.summary.merge(rows[runs.RUN].drop_duplicates(), on=runs.RUN)
     count = "1 run" if len(summary) == 1 else f"{len(summary):,} runs"
     st.caption(f"{count}, {len(rows):,} rows")
-    page.table(runs_table(summary), column_config=_numbers(summary), height="content", alt="Runs")
+    page.table(runs_table(summary), column_config=_numbers(), height="content", alt="Runs")
     _download(rows, summary, view)
     _show_failures(rows)
     _show_disturbed(rows)
@@ -53,7 +53,8 @@ def show() -> None:
 
 def load_runs() -> Measured:
     """The runs of all folders, read anew only when a file came, went or changed."""
-    return _load(data.load_results().stamp, tuple(map(str, data.results_paths())))
+    results = data.load_results()
+    return _load(results.stamp, tuple(map(str, data.results_paths())), results)
 
 
 def runs_table(summary: pd.DataFrame) -> pd.DataFrame:
@@ -99,7 +100,7 @@ def failures_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of `runs.failures` as they are shown."""
     return pd.DataFrame(
         {
-            "Method": _with_config(rows),
+            "Method": rows["label"],
             "Status": rows["status"],
             "Measurement": rows["kind"].map(charts.KIND_TITLES),
             "Task": rows["task"],
@@ -176,7 +177,7 @@ def _show_failures(rows: pd.DataFrame) -> None:
     counts = failed["status"].value_counts()
     told = ", ".join(f"{count:,} {status}" for status, count in counts.items())
     st.caption(f"{len(failed):,} of {len(rows):,} rows gave no value: {told}.")
-    page.table(failures_table(failed), alt="Failures")
+    page.table(failures_table(failed), column_config=_numbers(), alt="Failures")
 
 
 def _show_disturbed(rows: pd.DataFrame) -> None:
@@ -188,7 +189,7 @@ def _show_disturbed(rows: pd.DataFrame) -> None:
     page.table(
         pd.DataFrame(
             {
-                "Method": _with_config(found),
+                "Method": found["label"],
                 "Measurement": found["kind"].map(charts.KIND_TITLES),
                 "Context": found["context"],
                 "IQR (% of median)": (100 * found["scatter"]).round(0),
@@ -197,6 +198,7 @@ def _show_disturbed(rows: pd.DataFrame) -> None:
                 "Run": found["run_id"],
             }
         ),
+        column_config=_numbers(),
         alt="Disturbed timings",
     )
 
@@ -250,10 +252,11 @@ def _read_live(paths: Sequence[Path]) -> list[RunStatus]:
     return found
 
 
-def _with_config(rows: pd.DataFrame) -> pd.Series:
-    """Method and config, where there is one, in one cell."""
-    config = rows["config"].where(rows["config"] != "{}", "")
-    return (rows["method"] + " " + config).str.strip()
+def _with_labels(rows: pd.DataFrame, board: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the names that the board has for their entries; else their method's."""
+    names = board[[*ENTRY, "label"]]
+    rows = rows.assign(dtype=rows["dtype"].fillna("")).merge(names, on=ENTRY, how="left")
+    return rows.assign(label=rows["label"].fillna(rows["method"]))
 
 
 def _size(count: Any) -> str:
@@ -271,13 +274,15 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _numbers(summary: pd.DataFrame) -> dict[str, Any]:
-    short = ["Cells", "Methods", *(f"Cells {status}" for status in store.STATUSES)]
-    return {name: st.column_config.NumberColumn(width="small") for name in short}
+def _numbers() -> dict[str, Any]:
+    """Counts with separators of thousands."""
+    counts = ["Cells", *(f"Cells {status}" for status in store.STATUSES), "Methods", "Rows"]
+    counts += ["Timings disturbed", "Rows put aside", "Context", "Seed"]
+    return {name: st.column_config.NumberColumn(format="localized") for name in counts}
 
 
 @st.cache_resource(max_entries=2, show_spinner="Reading runs …")
-def _load(stamp: data.Stamp, paths: tuple[str, ...]) -> Measured:
+def _load(stamp: data.Stamp, paths: tuple[str, ...], _results: data.Results) -> Measured:
     frame = store.read_rows([Path(path) for path in paths], runs.RUN_COLUMNS).frame
     rows = runs.with_reasons(frame)
-    return Measured(rows, runs.summarise_runs(rows))
+    return Measured(_with_labels(rows, _results.board), runs.summarise_runs(rows))

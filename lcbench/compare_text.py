@@ -131,7 +131,9 @@ def _distance_cells(row: Mapping[Any, Any]) -> list[str]:
 
 
 def _number(value: float, factor: float, digits: int) -> str:
-    return MISSING if pd.isna(value) else f"{value * factor:.{digits}f}"
+    if pd.isna(value):
+        return MISSING
+    return f"{round(value * factor, digits) + 0.0:.{digits}f}"  # 0.0 takes the sign off -0.0
 
 
 def _interval(row: Mapping[Any, Any], factor: float, digits: int) -> str:

@@ -8,11 +8,14 @@ if TYPE_CHECKING:
     # A type checker does not follow `__path__`; to it the checkout's folder is a package.
     from app import board as board  # noqa: TID251
     from app import charts as charts  # noqa: TID251
+    from app import compare as compare  # noqa: TID251
+    from app import compare_charts as compare_charts  # noqa: TID251
     from app import context_charts as context_charts  # noqa: TID251
     from app import data as data  # noqa: TID251
     from app import launch as launch  # noqa: TID251
     from app import leaderboard as leaderboard  # noqa: TID251
     from app import page as page  # noqa: TID251
+    from app import runs as runs  # noqa: TID251
     from app import scaling as scaling  # noqa: TID251
     from app import trade_off as trade_off  # noqa: TID251
     from app import trade_off_chart as trade_off_chart  # noqa: TID251
