@@ -99,7 +99,8 @@ def _show_scores(found: Comparison, view: page.View) -> None:
         alt="Differences by task and context, with intervals",
     )
     st.caption(
-        "Right of zero speaks for the first. The bar on a mark is 1.96 standard errors to either "
+        f"{page.code(found.a)} less {page.code(found.b)}: right of zero speaks for the first. The "
+        "bar on a mark is 1.96 standard errors to either "
         "side; the broad grey one is what these data would not have shown 4 times in 5."
     )
     _table(compare_text.score_sheet(found), "Scores of both, with tests")

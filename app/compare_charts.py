@@ -4,6 +4,7 @@ What is right of zero speaks for the first entry in every row, whichever way its
 """
 
 import html
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,9 +50,7 @@ def differences(found: Comparison, styles: Mapping[str, charts.Style]) -> go.Fig
     for number, part in enumerate(panels, 1):
         _add_differences(figure, part, styles, named, number)
         unit, _, _ = compare_text.metric_scale(part["metric"].iloc[0])
-        axis = f"{_short(found.a)} less {_short(found.b)}, {unit}"
-        if unit != "%":
-            axis += ", axis reversed as fewer are better"
+        axis = f"Difference, {unit}" + ("" if unit == "%" else ", reversed: fewer are better")
         figure.update_xaxes(title_text=axis, zeroline=True, zerolinewidth=2, row=number, col=1)
         figure.update_xaxes(zerolinecolor=charts.NEUTRAL, row=number, col=1)
         if unit != "%":
@@ -100,8 +99,9 @@ def ratios(costs: pd.DataFrame, name: str, ink: str) -> go.Figure:
         ticktext=[charts.context_text(tick) for tick in ticks],
         title_text="Context, tokens",
     )
-    figure.update_yaxes(type="log", **_ratio_ticks(known[name].to_list()))
+    figure.update_yaxes(type="log", **_ratio_axis(known[name].to_list()))
     _lay_out(figure, 340)
+    figure.update_layout(showlegend=True)
     return figure
 
 
@@ -139,7 +139,7 @@ def _add_differences(
     rows = part.sort_values(["task", "train_context", "context"]).to_dict("records")
     for line in rows:
         _, factor, digits = compare_text.metric_scale(line["metric"])
-        y = [f"{html.escape(_short(line['task'], 24))} {charts.context_text(line['context'])}"]
+        y = [f"{_short(line['task'])} {charts.context_text(line['context'])}"]
         seen = factor * line["smallest_effect"]
         figure.add_scatter(
             x=[-seen, seen],
@@ -179,17 +179,21 @@ def _add_differences(
         named.add(name)
 
 
-def _ratio_ticks(values: list[float]) -> dict[str, Any]:
-    """Ticks at powers of two or, of a wider range, of ten."""
-    low, high = min([*values, 1.0]), max([*values, 1.0])
+def _ratio_axis(values: list[float]) -> dict[str, Any]:
+    """Ticks at powers of two or, of a wider range, of ten; never finer than a factor of two."""
+    low, high = min([*values, 0.5]) / 1.15, max([*values, 2.0]) * 1.15
     step = 2.0 if high / low < 64 else 10.0
     ticks = [step**exponent for exponent in range(-12, 13)]
-    shown = [tick for tick in ticks if low / step <= tick <= high * step]
-    return {"tickvals": shown, "ticktext": [f"{tick:g}×" for tick in shown]}
+    shown = [tick for tick in ticks if low <= tick <= high]
+    return {
+        "tickvals": shown,
+        "ticktext": [f"{tick:g}×" for tick in shown],
+        "range": [math.log10(low), math.log10(high)],
+    }
 
 
-def _short(label: object, length: int = 30) -> str:
-    text = str(label)
+def _short(name: object, length: int = 24) -> str:
+    text = str(name)
     return html.escape(text if len(text) <= length else f"{text[: length - 1]}…")
 
 

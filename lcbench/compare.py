@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lcbench.buckets import Z, compare_buckets
 from lcbench.config import UsageError, did_you_mean, split_assignments
 from lcbench.costs import rungs_of
 from lcbench.ranking import COLUMNS, DISTANCE_COLUMNS, config_fields, entry_labels
@@ -21,7 +22,6 @@ COMPARE_COLUMNS = (*COLUMNS, *EXAMPLE_COLUMNS)
 """The columns of rows read here."""
 _PLACE = [*GROUP, *TASK, "context"]
 _FORM = ["method", "config", "dtype"]
-_Z = 1.96
 _OF_SCORES = (
     *(*_PLACE, "metric", "seeds", "examples", "score_a", "score_b", "difference", "low", "high"),
     *("test", "p", "p_holm", "better", "smallest_effect"),
@@ -195,7 +195,7 @@ def _paired(
         p = sign_test(int((every > 0).sum()), int((every < 0).sum()))
     else:
         p = sign_flip_test(every)
-    told_apart = p < ALPHA and abs(difference) > _Z * error
+    told_apart = p < ALPHA and abs(difference) > Z * error
     a_is_better = (difference < 0) == (metric == "bits_per_byte")
     return {
         "seeds": len(seeds),
@@ -203,8 +203,8 @@ def _paired(
         "score_a": float(means[0]),
         "score_b": float(means[1]),
         "difference": difference,
-        "low": difference - _Z * error if error else math.nan,
-        "high": difference + _Z * error if error else math.nan,
+        "low": difference - Z * error if error else math.nan,
+        "high": difference + Z * error if error else math.nan,
         "test": "sign" if is_exact else "sign flips",
         "p": p,
         "better": labels[0 if a_is_better else 1] if told_apart else None,
@@ -235,49 +235,8 @@ def _distances(
     ours: pd.DataFrame, theirs: pd.DataFrame, labels: tuple[str, str]
 ) -> Iterator[dict[str, Any]]:
     for place, seeds in _pairs(ours, theirs, DISTANCE_COLUMNS).groupby(_PLACE):
-        known = [_bucket_scores(seed) for seed in seeds.to_dict("records")]
-        found = pd.concat([part for part in known if part is not None] or [pd.DataFrame()])
-        if found.empty:
-            continue
         values = dict(zip(_PLACE, place, strict=True))
-        for bucket in sorted(set(found["bucket"])):
-            part = found[found["bucket"] == bucket]
-            yield values | {"distance_from": 2**bucket} | _bucket(part, labels)
-
-
-def _bucket_scores(pair: Mapping[Any, Any]) -> pd.DataFrame | None:
-    """Shares of both and answers in each bucket; None where they were not asked the same."""
-    lists = [pair[f"{name}_{side}"] for name in DISTANCE_COLUMNS for side in "ab"]
-    if any(one is None or not np.size(one) for one in lists):
-        return None
-    a, b, count, count_b = (np.asarray(one, dtype=np.float64) for one in lists)
-    if not np.array_equal(count, count_b):
-        return None
-    shares = pd.DataFrame({"bucket": np.arange(len(a)), "a": a, "b": b, "count": count})
-    return shares[count > 0]
-
-
-def _bucket(seeds: pd.DataFrame, labels: tuple[str, str]) -> dict[str, Any]:
-    """What some seeds' shares in one bucket tell."""
-    answers = float(seeds["count"].sum())
-    a, b = (float((seeds[side] * seeds["count"]).sum() / answers) for side in "ab")
-    # One right and one wrong answer more on each side, as 0 and 1 would know no spread: Agresti
-    # and Caffo (2000), "Simple and Effective Confidence Intervals for Proportions".
-    nudged = [(share * answers + 1) / (answers + 2) for share in (a, b)]
-    error = math.sqrt(sum(share * (1 - share) / (answers + 2) for share in nudged))
-    if len(seeds) > 1:
-        error = max(error, float((seeds["a"] - seeds["b"]).std()) / math.sqrt(len(seeds)))
-    told_apart = abs(a - b) > _Z * error
-    return {
-        "seeds": len(seeds),
-        "answers": int(answers),
-        "score_a": a,
-        "score_b": b,
-        "difference": a - b,
-        "low": a - b - _Z * error,
-        "high": a - b + _Z * error,
-        "better": labels[0 if a > b else 1] if told_apart else None,
-    }
+        yield from (values | bucket for bucket in compare_buckets(seeds, labels))
 
 
 def _costs(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,7 @@ LAYERS = (
     {"ranking", "budgets", "tiers"},
     {"slices"},
     {"streaming", "visibility", "gradients", "growth", "surroundings", "cost", "cards", "plans"}
-    | {"machine"},
+    | {"machine", "buckets"},
     {"cells"},
     {"conformance", "errands", "tables", "compare", "gate", "picture"},
     {"compare_text"},
@@ -39,7 +39,7 @@ NO_TORCH = {
     "estimate", "store", "isolation", "memory", "machine", "profiling", "journal", "errands",
     "pool", "runner", "running", "status", "merging", "ranking", "tables", "terminal", "cli",
     "families", "floors", "slices", "tiers", "compare", "compare_tables", "gate", "command",
-    "compare_text", "runs", "disturbance",
+    "compare_text", "runs", "disturbance", "buckets",
     "cli_measure", "cli_browse", "cli_contribute",
 }  # fmt: skip
 PLUGINS = {
