@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from app import launch as launch  # noqa: TID251
     from app import leaderboard as leaderboard  # noqa: TID251
     from app import page as page  # noqa: TID251
+    from app import report as report  # noqa: TID251
     from app import runs as runs  # noqa: TID251
     from app import scaling as scaling  # noqa: TID251
     from app import trade_off as trade_off  # noqa: TID251
