@@ -8,15 +8,16 @@ import html
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from lcbench import ranking, tables
-from lcbench.app import charts
+from lcbench.app import charts, context_charts, trade_off_chart
 from lcbench.disturbance import tell_disturbed
 from lcbench.plans import suite_plan
 from lcbench.rows import tell_put_aside
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 1100px; margin: 2rem auto;
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 1200px; margin: 2rem auto;
   padding: 0 1rem; }
 h1 { font-size: 1.75rem; } h2 { margin-top: 2.5rem; } h3 { margin-bottom: 0.25rem; }
 div.wide { overflow-x: auto; }
@@ -26,6 +27,8 @@ th { background: #f2f5f9; font-weight: 600; }
 th:first-child, td:first-child { text-align: left; white-space: nowrap; }
 p.note { color: #5a6472; font-size: 0.9rem; }
 """
+INK = "#1c2430"
+"""The colour of text."""
 COSTS = (("prefill", "tokens_per_s"), ("train_step", "peak_bytes"), ("decode", "state_bytes"))
 """What is drawn against the context: kind of step, and column."""
 
@@ -96,12 +99,12 @@ def _board(board: pd.DataFrame) -> str:
 
 def _figures(
     board: pd.DataFrame, rows: pd.DataFrame, styles: dict[str, charts.Style]
-) -> Iterable[tuple[str, charts.go.Figure]]:
-    axes = charts.trade_off_axes()
+) -> Iterable[tuple[str, go.Figure]]:
+    axes = trade_off_chart.trade_off_axes()
     known = board[board[["prefill_speed", "quality"]].notna().all(axis=1)]
     if len(known):
-        figure = charts.trade_off(
-            known, axes["prefill_speed"], axes["quality"], styles, charts.NEUTRAL
+        figure = trade_off_chart.trade_off(
+            known, axes["prefill_speed"], axes["quality"], styles, INK
         )
         yield "Quality against prefill speed", figure
     scores = ranking.task_scores(rows).merge(board[[*ranking.ENTRY, "label"]], on=ranking.ENTRY)
@@ -113,8 +116,8 @@ def _figures(
             frame[(frame[ranking.TASK] == place).all(axis=1)] for frame in (scores, missing)
         )
         if own["score"].notna().any():
-            yield f"Score: {name}", charts.score_curve(own, lost, styles)
-    quantities = {quantity.name: quantity for quantity in charts.QUANTITIES}
+            yield f"Score: {name}", context_charts.score_curve(own, lost, styles)
+    quantities = {quantity.name: quantity for quantity in context_charts.QUANTITIES}
     for kind, name in COSTS:
         quantity, rungs = quantities[name], rows[rows["kind"] == kind]
         points = rungs[(rungs["status"] == "ok") & (rungs[name] > 0).fillna(value=False)]
@@ -123,7 +126,7 @@ def _figures(
             slopes = slopes.merge(board[[*ranking.ENTRY, "label"]], on=ranking.ENTRY)
             lost = missing[missing["kind"] == kind]
             title = f"{quantity.title}: {charts.KIND_TITLES[kind].lower()}"
-            yield title, charts.scaling(points, lost, slopes, quantity, styles)
+            yield title, context_charts.scaling(points, lost, slopes, quantity, styles)
 
 
 def _failures(rows: pd.DataFrame) -> str:

@@ -4,8 +4,10 @@ import pandas as pd
 
 from lcbench.rows import as_float
 
-DISTURBANCE_COLUMNS = ("kind", "status", "method", "context", "warning", "throttled", "step_ms")
-"""The columns of rows read here, and `step_ms_iqr`."""
+DISTURBANCE_COLUMNS = (
+    *("kind", "status", "method", "context", "warning", "throttled", "step_ms", "step_ms_iqr"),
+)
+"""The columns of rows read here."""
 NOISY = "noisy"
 """What the warning of a row has in it whose repeats scatter widely."""
 
