@@ -18,8 +18,10 @@ from lcbench.plans import suite_plan
 
 COLUMNS = list(
     dict.fromkeys(
-        [*store.ROW_KEY, *ranking.COLUMNS, *DISTURBANCE_COLUMNS]
-        + ["tokens_per_s", "stage", "error", "wall_s"]
+        (
+            *(*store.ROW_KEY, *ranking.COLUMNS, *DISTURBANCE_COLUMNS),
+            *("tokens_per_s", "stage", "error", "wall_s"),
+        )
     )
 )
 

@@ -5,7 +5,8 @@ import pandas as pd
 from lcbench.rows import as_float
 
 DISTURBANCE_COLUMNS = (
-    *("kind", "status", "method", "context", "warning", "throttled", "step_ms", "step_ms_iqr"),
+    *("kind", "status", "method", "context"),
+    *("warning", "throttled", "step_ms", "step_ms_iqr"),
 )
 """The columns of rows read here."""
 NOISY = "noisy"
