@@ -10,6 +10,7 @@ from pandas.io.formats.style import Styler
 
 from lcbench import ranking, slices, tables
 from lcbench.app import charts, data, page, url
+from lcbench.disturbance import tell_disturbed
 
 DEFAULT_COLUMNS = (
     *("tier", "pareto", "quality", "coverage", "failed", "effective_context", "prefill_speed"),
@@ -73,6 +74,8 @@ def show() -> None:
         alt="Leaderboard",
     )
     _tell_what_counts(view)
+    if told := tell_disturbed(view.part(data.load_comparable(view.results))):
+        st.text(told)
     _download(board_download(shown, chosen), view)
     _show_by_task(view)
     _show_failures(view)

@@ -11,12 +11,18 @@ import streamlit as st
 
 from lcbench import ranking, slices, store, tiers
 from lcbench.app import charts, launch
+from lcbench.disturbance import DISTURBANCE_COLUMNS
 from lcbench.families import family_of
 from lcbench.paths import local_results, published_results
 from lcbench.plans import suite_plan
 
 COLUMNS = list(
-    dict.fromkeys([*store.ROW_KEY, *ranking.COLUMNS, "tokens_per_s", "stage", "error", "wall_s"])
+    dict.fromkeys(
+        (
+            *(*store.ROW_KEY, *ranking.COLUMNS, *DISTURBANCE_COLUMNS),
+            *("tokens_per_s", "stage", "error", "wall_s"),
+        )
+    )
 )
 
 Stamp = tuple[tuple[str, int, int], ...]

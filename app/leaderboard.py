@@ -41,6 +41,8 @@ PAGES = (
     Page("scaling", "Scaling", "show_chart"),
     Page("tasks", "Tasks", "grid_on"),
     Page("method", "Method", "psychology"),
+    Page("compare", "Compare", "balance"),
+    Page("runs", "Runs", "history"),
 )
 """In the order of the navigation; the first opens by itself."""
 FILTERS = ("suite", "device", "family", "dtype", "tier", "only", "at", "q")

@@ -8,7 +8,7 @@ from lcbench.command import Group
 SECTIONS = {
     "Measure": (cli_measure.run, cli_measure.status, cli_measure.merge, cli_measure.env),
     "Browse": (
-        *(cli_browse.leaderboard, cli_browse.compare, cli_browse.app),
+        *(cli_browse.leaderboard, cli_browse.compare, cli_browse.app, cli_browse.report),
         *(cli_browse.methods, cli_browse.tasks, cli_browse.suites),
     ),
     "Contribute": (cli_contribute.check,),

@@ -1,4 +1,4 @@
-"""The commands that show: leaderboard, compare, app, methods, tasks, suites."""
+"""The commands that show: leaderboard, compare, app, report, methods, tasks, suites."""
 
 import sys
 from collections.abc import Sequence
@@ -139,6 +139,40 @@ def app(results: tuple[Path, ...], port: int | None, address: str, no_browser: b
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(done.returncode)
+
+
+@click.command(
+    cls=Command, epilog=examples("report --html board.html", "report --suite quick --html q.html")
+)
+@click.option(
+    "--html",
+    "file",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write; one that is there is replaced.",
+)
+@click.option("--suite", "-s", help="Only this suite. Default: all that have results.")
+@click.option(
+    "--results",
+    multiple=True,
+    type=PlaceType(must_exist=True),
+    help="Files, folders or URLs to read. Default: published and local results.",
+)
+def report(file: Path, suite: str | None, results: "tuple[Place, ...]") -> None:
+    """Write the leaderboard and its charts into one page that needs no server and no network."""
+    import importlib.util
+
+    if importlib.util.find_spec("plotly") is None:
+        raise click.ClickException(
+            "a report needs plotly: pip install 'lcbench[app]', or in a checkout"
+            " pip install -e '.[app]'"
+        )
+    from lcbench.app import report as pages
+    from lcbench.places import write_atomically
+
+    frame, problems = read_suite(suite, results)
+    write_atomically(file, pages.report(frame, problems).encode())
+    click.echo(f"Wrote {file}")
 
 
 @click.command(

@@ -1,25 +1,35 @@
-"""Two methods against each other: paired tests on the same examples, and ratios of cost."""
+"""Two methods against each other: paired tests on the same examples, ratios of cost, distances."""
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lcbench.buckets import Z, compare_buckets
 from lcbench.config import UsageError, did_you_mean, split_assignments
 from lcbench.costs import rungs_of
-from lcbench.ranking import COLUMNS, config_fields, entry_labels
+from lcbench.ranking import COLUMNS, DISTANCE_COLUMNS, config_fields, entry_labels
 from lcbench.rows import GROUP, TASK, comparable
-from lcbench.statistics import ALPHA, sign_flip_test, sign_test, smallest_effect
+from lcbench.statistics import ALPHA, holm, sign_flip_test, sign_test, smallest_effect
 
-COMPARE_COLUMNS = (*COLUMNS, "score_by_example")
+EXAMPLE_COLUMNS = ("score_by_example", *DISTANCE_COLUMNS)
+"""Columns of lists: the heavy ones."""
+COMPARE_COLUMNS = (*COLUMNS, *EXAMPLE_COLUMNS)
 """The columns of rows read here."""
 _PLACE = [*GROUP, *TASK, "context"]
 _FORM = ["method", "config", "dtype"]
-_Z = 1.96
+_OF_SCORES = (
+    *(*_PLACE, "metric", "seeds", "examples", "score_a", "score_b", "difference", "low", "high"),
+    *("test", "p", "p_holm", "better", "smallest_effect"),
+)
+_OF_DISTANCES = (
+    *(*_PLACE, "distance_from", "seeds", "answers", "score_a", "score_b", "difference"),
+    *("low", "high", "better"),
+)
 
 
 class Comparison(NamedTuple):
@@ -31,6 +41,8 @@ class Comparison(NamedTuple):
     """A row for each task and context that both were scored at, on the same examples."""
     costs: pd.DataFrame
     """A row for each kind of step and context that both finished."""
+    distances: pd.DataFrame
+    """A row for each task, context and bucket of distances at which both gave the same answers."""
     put_aside: dict[str, int]
 
 
@@ -46,12 +58,16 @@ def compare(frame: pd.DataFrame, a: str, b: str) -> Comparison:
     - `p`: that these models do as well on other examples. Where every example is right or wrong the
       exact sign test (McNemar's), else sign flips; examples are the units, since answers of one
       example depend on each other. Not corrected for the number of lines.
+    - `p_holm`: `p` corrected for the number of lines of the same suite and device.
     - `better`: the label of the better one where `p` is below 0.05 and the interval leaves out 0.
     - `smallest_effect`: the difference that these data would have shown with a chance of 80 %, and
       for the sign test at least the fewest wins without a loss that it takes for significant.
 
     Columns of `costs`: `speed` (a's over b's, each timed beside vanilla), `memory` and `state`
-    (bytes, a's over b's).
+    (bytes, a's over b's). Columns of `distances`: shares of right answers whose evidence lies
+    [distance_from, 2 distance_from) tokens back, pooled over seeds; the interval is 1.96 standard
+    errors, of answers as if each were drawn for itself or of seeds, whichever is larger, and
+    `better` is told where it leaves out 0.
 
     Args:
         frame: Rows with at least `COMPARE_COLUMNS`.
@@ -63,21 +79,43 @@ def compare(frame: pd.DataFrame, a: str, b: str) -> Comparison:
             were scored on.
     """
     rows, put_aside = comparable(frame)
-    entries = rows[_FORM].drop_duplicates(ignore_index=True)
-    entries["label"] = entry_labels(entries)
+    entries = entries_of(rows)
     first, second = (_find(entries, name) for name in (a, b))
     if first["label"] == second["label"]:
         raise UsageError(f"{a!r} and {b!r} are the same; name two methods, or two configs of one")
-    ours, theirs = (_rows_of(rows, entry) for entry in (first, second))
-    labels = (str(first["label"]), str(second["label"]))
-    scores = pd.DataFrame(_scores(ours, theirs, labels))
-    if scores.empty:
+    found = compare_entries(rows, first, second, put_aside)
+    if found.scores.empty:
         raise UsageError(
-            f"{labels[0]} and {labels[1]} share no example: they must have been scored in the same"
+            f"{found.a} and {found.b} share no example: they must have been scored in the same"
             " suite, on the same task, context and seed."
             f" Run both: lcbench run --method {a},{b}"
         )
-    return Comparison(*labels, scores, _costs(ours, theirs), put_aside)
+    return found
+
+
+def entries_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Method, config and dtype of all entries, with the `label` that the comparison calls them."""
+    entries = rows[_FORM].drop_duplicates(ignore_index=True)
+    return entries.assign(label=entry_labels(entries))
+
+
+def compare_entries(
+    rows: pd.DataFrame, a: Mapping[Any, Any], b: Mapping[Any, Any], put_aside: dict[str, int]
+) -> Comparison:
+    """`compare` of two rows of `entries_of`, where nothing need be shared.
+
+    Args:
+        rows: `comparable` rows; of other entries they are not looked at.
+        a: An entry.
+        b: Another.
+        put_aside: What `comparable` left out.
+    """
+    ours, theirs = (_rows_of(rows, entry) for entry in (a, b))
+    labels = (str(a["label"]), str(b["label"]))
+    scores = pd.DataFrame(_scores(ours, theirs, labels), columns=list(_OF_SCORES))
+    scores["p_holm"] = scores.groupby(GROUP)["p"].transform(lambda p: holm(p.to_numpy(np.float64)))
+    distances = pd.DataFrame(_distances(ours, theirs, labels), columns=list(_OF_DISTANCES))
+    return Comparison(*labels, scores, _costs(ours, theirs), distances, put_aside)
 
 
 def _find(entries: pd.DataFrame, name: str) -> Mapping[Any, Any]:
@@ -112,12 +150,7 @@ def _rows_of(rows: pd.DataFrame, entry: Mapping[Any, Any]) -> pd.DataFrame:
 def _scores(
     ours: pd.DataFrame, theirs: pd.DataFrame, labels: tuple[str, str]
 ) -> Iterator[dict[str, Any]]:
-    wanted = [*_PLACE, "seed", "metric", "score_by_example"]
-    sides = [
-        rows.loc[(rows["kind"] == "quality") & (rows["status"] == "ok"), wanted]
-        for rows in (ours, theirs)
-    ]
-    pairs = sides[0].merge(sides[1], on=[*_PLACE, "seed", "metric"], suffixes=("_a", "_b"))
+    pairs = _pairs(ours, theirs, ["score_by_example"])
     for place, seeds in pairs.groupby(_PLACE):
         scores = [_example_scores(seed) for seed in seeds.to_dict("records")]
         common = [pair for pair in scores if pair is not None]
@@ -125,6 +158,16 @@ def _scores(
             metric = str(seeds["metric"].iloc[0])
             values = dict(zip(_PLACE, place, strict=True))
             yield values | {"metric": metric} | _paired(common, metric, labels)
+
+
+def _pairs(ours: pd.DataFrame, theirs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Scores of both on the same place and seed, side by side."""
+    keys = [*_PLACE, "seed", "metric"]
+    sides = [
+        rows.loc[(rows["kind"] == "quality") & (rows["status"] == "ok"), [*keys, *columns]]
+        for rows in (ours, theirs)
+    ]
+    return sides[0].merge(sides[1], on=keys, suffixes=("_a", "_b"))
 
 
 def _example_scores(pair: Mapping[Any, Any]) -> NDArray[np.float64] | None:
@@ -152,7 +195,7 @@ def _paired(
         p = sign_test(int((every > 0).sum()), int((every < 0).sum()))
     else:
         p = sign_flip_test(every)
-    told_apart = p < ALPHA and abs(difference) > _Z * error
+    told_apart = p < ALPHA and abs(difference) > Z * error
     a_is_better = (difference < 0) == (metric == "bits_per_byte")
     return {
         "seeds": len(seeds),
@@ -160,8 +203,8 @@ def _paired(
         "score_a": float(means[0]),
         "score_b": float(means[1]),
         "difference": difference,
-        "low": difference - _Z * error if error else math.nan,
-        "high": difference + _Z * error if error else math.nan,
+        "low": difference - Z * error if error else math.nan,
+        "high": difference + Z * error if error else math.nan,
         "test": "sign" if is_exact else "sign flips",
         "p": p,
         "better": labels[0 if a_is_better else 1] if told_apart else None,
@@ -188,6 +231,14 @@ def _standard_error(gaps: list[NDArray[np.float64]]) -> float:
     return max(of_examples, of_seeds)
 
 
+def _distances(
+    ours: pd.DataFrame, theirs: pd.DataFrame, labels: tuple[str, str]
+) -> Iterator[dict[str, Any]]:
+    for place, seeds in _pairs(ours, theirs, DISTANCE_COLUMNS).groupby(_PLACE):
+        values = dict(zip(_PLACE, place, strict=True))
+        yield from (values | bucket for bucket in compare_buckets(seeds, labels))
+
+
 def _costs(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
     keys = [*GROUP, "kind", "context"]
     sides = [rungs_of(rows).drop(columns=["method", "config", "dtype"]) for rows in (ours, theirs)]
@@ -200,9 +251,11 @@ def _costs(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_frame(found: Comparison) -> pd.DataFrame:
-    """Both tables as one: a row each, told apart by `kind`."""
+    """All tables as one: a row each, told apart by `kind`."""
     scores = found.scores.assign(kind="quality")
-    whole = pd.concat([scores, found.costs], ignore_index=True)
+    distances = found.distances.assign(kind="distance")
+    parts = [part for part in (scores, found.costs, distances) if not part.empty]
+    whole = pd.concat(parts, ignore_index=True)
     whole = whole.assign(a=found.a, b=found.b)
     first = ["a", "b", "kind"]
     return whole[[*first, *(name for name in whole if name not in first)]]

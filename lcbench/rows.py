@@ -53,21 +53,33 @@ def comparable(frame: pd.DataFrame) -> Comparable:
     without a version or hash (it failed too early to know) goes with any.
     """
     frame = frame.assign(dtype=frame["dtype"].fillna(""))
+    reasons = put_aside_reasons(frame)
+    kept = reasons.isna()
+    counts = reasons.value_counts().to_dict()
+    return Comparable(
+        frame if kept.all() else frame[kept], {why: int(counts.get(why, 0)) for why in REASONS}
+    )
+
+
+def put_aside_reasons(frame: pd.DataFrame) -> pd.Series:
+    """Why `comparable` puts each row aside, by the keys of `REASONS`; null for those it keeps."""
+    frame = frame.assign(dtype=frame["dtype"].fillna(""))
     is_quality = frame["kind"] == "quality"
     incomplete = is_quality & frame[list(REQUIRED_OF_QUALITY)].isna().any(axis=1)
-    put_aside = {"incomplete": int(incomplete.sum())}
-    frame = frame[~incomplete]
+    reasons = np.full(len(frame), None, dtype=object)
+    reasons[incomplete] = "incomplete"
+    place = np.flatnonzero(~incomplete)
+    frame_left = frame[~incomplete]
     # Codes are ordered as the values are, null is -1, and grouping by them is fast.
     names = dict.fromkeys([*_VERSIONS, *_SLOT, "started_at"])
-    codes = pd.DataFrame({name: pd.factorize(frame[name], sort=True)[0] for name in names})
+    codes = pd.DataFrame({name: pd.factorize(frame_left[name], sort=True)[0] for name in names})
     for column, unit in _VERSIONS.items():
         keep = _is_newest(codes, column, unit)
-        put_aside[column] = len(codes) - int(keep.sum())
+        reasons[place[codes.index[~keep]]] = column
         codes = codes[keep]
-    newest = latest(codes, _SLOT)
-    put_aside["repeated"] = len(codes) - len(newest)
-    kept = frame if len(newest) == len(frame) else frame.iloc[newest.index.to_numpy()]
-    return Comparable(kept, put_aside)
+    repeated = codes.index.difference(latest(codes, _SLOT).index)
+    reasons[place[repeated]] = "repeated"
+    return pd.Series(reasons, index=frame.index, name="reason")
 
 
 def _is_newest(codes: pd.DataFrame, column: str, unit: Sequence[str]) -> NDArray[np.bool_]:

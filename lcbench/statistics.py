@@ -59,6 +59,18 @@ def sign_flip_test(differences: _Floats) -> float:
     return as_large / (FLIPS + 1)
 
 
+def holm(p: _Floats) -> _Floats:
+    """P-values `[N]` corrected so that all N tests together err with a chance of ALPHA at most.
+
+    Source: Holm (1979), "A Simple Sequentially Rejective Multiple Test Procedure".
+    """
+    order = np.argsort(p, kind="stable")
+    steps = p[order] * np.arange(len(p), 0, -1)
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return corrected
+
+
 def smallest_effect(standard_error: float) -> float:
     """The difference that a two-sided test at `ALPHA` would have seen with the chance `POWER`.
 

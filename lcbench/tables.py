@@ -12,6 +12,7 @@ from rich.text import Text
 from lcbench import ranking, slices
 from lcbench.budgets import Budget, within
 from lcbench.config import UsageError, did_you_mean
+from lcbench.disturbance import tell_disturbed
 from lcbench.places import Place
 from lcbench.plans import suite_plan
 
@@ -59,7 +60,7 @@ def choose_columns(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names)) or BOARD_COLUMNS
 
 
-_TITLES = {"place_first": "Place"}
+TITLES = {"place_first": "Place"}
 """Titles of columns that show another beside their own."""
 
 
@@ -98,7 +99,7 @@ def show_leaderboard(
         out.print("No results yet. [bold]lcbench run --method all[/] makes some.")
         return
     board["label"] = ranking.entry_labels(board)
-    scores = ranking.task_scores(frame)
+    scores, rows = ranking.task_scores(frame), ranking.comparable(frame).frame
     curve = ranking.distance_curve(frame)
     curve = curve[curve["context"] == curve["train_context"]]
     for (suite, device_kind), part in board.groupby(ranking.GROUP):
@@ -111,9 +112,12 @@ def show_leaderboard(
         near = curve[(curve["suite"] == suite) & (curve["device_kind"] == device_kind)]
         for task, points in near.groupby("task"):
             out.print(_distance_table(str(task), points, part))
-        out.print(Text(_legend(part, shown), style="dim"))
+        out.print(Text(legend(part, shown), style="dim"))
         if suite in ranking.drafts(frame):
             out.print(Text(DRAFT_NOTE, style="yellow"))
+        own = rows[(rows["suite"] == suite) & (rows["device_kind"] == device_kind)]
+        if disturbed := tell_disturbed(own):
+            out.print(Text(disturbed, style="yellow"), soft_wrap=True)
     if show.budget:
         out.print(Text(_BUDGETS[show.budget], style="dim"))
     show_put_aside(everything, out)
@@ -144,15 +148,16 @@ def _board_table(title: str, board: pd.DataFrame, shown: Sequence[str]) -> Table
     for name in shown:
         column = columns[name]
         unit = f"\n{column.unit}" if column.unit else ""
-        title = _TITLES.get(name, column.title)
+        title = TITLES.get(name, column.title)
         table.add_column(f"{title}{unit}", justify="right")
     for row in board.to_dict("records"):
-        values = [_board_value(row, columns[name]) for name in shown]
+        values = [board_value(row, columns[name]) for name in shown]
         table.add_row(str(row["label"]), *values)
     return table
 
 
-def _board_value(row: Mapping[Any, Any], column: ranking.BoardColumn) -> str:
+def board_value(row: Mapping[Any, Any], column: ranking.BoardColumn) -> str:
+    """A value of the leaderboard as it is shown, with what belongs beside it."""
     value = row[column.name]
     if pd.isna(value):
         return "–"
@@ -251,7 +256,8 @@ def _number(score: float, metric: str) -> str:
     return f"{score:.3f}" if metric == "bits_per_byte" else f"{100 * score:.1f}"
 
 
-def _legend(board: pd.DataFrame, shown: Sequence[str]) -> str:
+def legend(board: pd.DataFrame, shown: Sequence[str]) -> str:
+    """How such columns of a leaderboard are to be read."""
     at = {
         name: "" if pd.isna(value := board[f"{name}_speed_context"].max()) else f" at {value:,.0f}"
         for name in ("prefill", "train", "decode")
@@ -315,11 +321,11 @@ def _markdown(board: pd.DataFrame, shown: Sequence[str]) -> str:
     columns = {column.name: column for column in ranking.board_columns()}
     titles = ["Suite", "Device", "Method"]
     titles += [
-        " ".join(filter(None, (_TITLES.get(n, columns[n].title), columns[n].unit))) for n in shown
+        " ".join(filter(None, (TITLES.get(n, columns[n].title), columns[n].unit))) for n in shown
     ]
     lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * 3 + " ---: |" * len(shown)]
     for row, label in zip(board.to_dict("records"), ranking.entry_labels(board), strict=True):
-        values = [_board_value(row, columns[name]) for name in shown]
+        values = [board_value(row, columns[name]) for name in shown]
         lines.append("| " + " | ".join([row["suite"], row["device_kind"], label, *values]) + " |")
     return "\n".join(lines)
 

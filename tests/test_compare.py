@@ -9,6 +9,7 @@ import pytest
 
 from lcbench import store
 from lcbench.compare import COMPARE_COLUMNS, compare
+from lcbench.compare_text import part_of, verdict
 from lcbench.config import UsageError
 from lcbench.statistics import sign_flip_test, sign_test, smallest_effect
 
@@ -162,3 +163,59 @@ def test_only_the_listed_columns_are_needed(tmp_path: Path) -> None:
     store.write_rows(tmp_path / "rows.parquet", [score("a", RIGHT), score("b", FEWER)])
     read = store.read_rows([tmp_path], COMPARE_COLUMNS).frame
     assert len(compare(read, "a", "b").scores) == 1
+
+
+def buckets(right: list[float | None], count: list[int]) -> dict[str, object]:
+    return {"score_by_distance": right, "count_by_distance": count}
+
+
+def test_distances_tell_where_one_is_better() -> None:
+    far = [5, 0, 100, 100]
+    rows = frame(
+        score("a", RIGHT, **buckets([1.0, None, 1.0, 0.9], far)),
+        score("b", FEWER, **buckets([1.0, None, 0.95, 0.1], far)),
+        score("a", RIGHT, seed=1, **buckets([1.0, None, 1.0, 0.5], far)),
+        score("b", FEWER, seed=1, **buckets([1.0, None, 0.95, 0.1], far)),
+        score("a", RIGHT, context=128, **buckets([1.0], [9])),
+        score("b", FEWER, context=128, **buckets([0.0], [8])),
+    )
+    found = compare(rows, "a", "b").distances
+    assert found["distance_from"].tolist() == [1, 4, 8]  # asked alike, and of someone
+    assert found["answers"].tolist() == [10, 200, 200]
+    assert found["difference"].tolist() == pytest.approx([0.0, 0.05, 0.6])
+    # Seeds that lie 0.4 apart outweigh 200 answers.
+    assert found["low"].iloc[2] == pytest.approx(0.6 - 1.96 * np.std([0.8, 0.4], ddof=1) / 2**0.5)
+    assert found["better"].fillna("").tolist() == ["", "a", "a"]
+    # All right on both sides of few answers still leaves room for a difference.
+    assert found["high"].iloc[0] > 0.1
+
+
+def test_the_verdict_says_who_wins_where() -> None:
+    bits = {"task": "code-lm", "metric": "bits_per_byte"}
+    rows = frame(
+        score("a", RIGHT, **buckets([1.0, 1.0, 0.9], [50, 50, 50])),
+        score("b", FEWER, **buckets([1.0, 0.2, 0.1], [50, 50, 50])),
+        score("a", RIGHT, context=128), score("b", RIGHT, context=128),
+        score("a", [2.0, 2.1] * 20, **bits), score("b", [1.9, 1.8] * 20, **bits),
+        cost("a", vs_vanilla=3.0), cost("b", vs_vanilla=1.5),
+        cost("a", vs_vanilla=3.0, context=1024), cost("b", vs_vanilla=4.0, context=1024),
+    )  # fmt: skip
+    assert verdict(part_of(compare(rows, "a", "b"), "quick", "cpu")) == [
+        "Of 3 lines, a is better on 1 and b on 1; 1 not told apart."
+        " All hold when corrected for 3 tests (Holm).",
+        "code-lm: b at 64*.",
+        "mqar: a at 64*; not told apart at 128.",
+        "mqar at 64 tokens, by distance to the evidence: a at 2–7; not told apart at 1.",
+        "a over b at the longest context both finished: prefill at 1,024 speed 0.75×.",
+    ]
+
+
+def test_a_win_that_the_number_of_tests_explains_is_not_counted_as_firm() -> None:
+    lucky = [1.0] * 6 + [0.5] * 34, [0.0] * 6 + [0.5] * 34  # p is 1/32
+    rows = [score("a", lucky[0]), score("b", lucky[1])]
+    for context in (128, 256):
+        rows += [score("a", RIGHT, context=context), score("b", RIGHT, context=context)]
+    found = compare(frame(*rows), "a", "b")
+    assert found.scores["better"].fillna("").tolist() == ["a", "", ""]
+    assert found.scores["p_holm"].tolist() == pytest.approx([3 / 32, 1.0, 1.0])
+    assert "0 of those 1 hold" in verdict(part_of(found, "quick", "cpu"))[0]

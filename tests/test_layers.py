@@ -17,14 +17,15 @@ LAYERS = (
     | {"references"},
     {"train", "rows", "probe", "parts", "families", "journal", "memory"}
     | {"counting", "noise", "peaks", "guard"},
-    {"scores", "costs"},
-    {"quality"},
+    {"scores", "costs", "disturbance"},
+    {"quality", "runs"},
     {"ranking", "budgets", "tiers"},
     {"slices"},
     {"streaming", "visibility", "gradients", "growth", "surroundings", "cost", "cards", "plans"}
-    | {"machine"},
+    | {"machine", "buckets"},
     {"cells"},
     {"conformance", "errands", "tables", "compare", "gate", "picture"},
+    {"compare_text"},
     {"pool", "preload", "profiling", "compare_tables", "evidence"},
     {"runner", "merging"},
     {"terminal", "status", "gallery"},
@@ -40,7 +41,8 @@ NO_TORCH = {
     "profiling", "journal", "errands", "pool", "runner", "running", "status", "merging",
     "ranking", "tables", "terminal", "cli", "families", "floors", "compare", "compare_tables",
     "gate", "evidence", "command", "slices", "tiers", "cli_measure", "cli_browse",
-    "cli_contribute", "reproduce", "examples", "cards",
+    "cli_contribute", "reproduce", "examples", "cards", "compare_text", "runs", "disturbance",
+    "buckets",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"}

@@ -9,6 +9,7 @@ import pytest
 from lcbench.statistics import (
     chance_separation,
     concordance,
+    holm,
     pareto_layers,
     places,
     sign_flip_test,
@@ -111,3 +112,10 @@ def test_pareto_layers_peel_the_frontier() -> None:
     assert pareto_layers(values).tolist() == [1, 1, 2, 3, 2, 4]
     assert pareto_layers(np.array([[1.0, nan], [1.0, nan]])).tolist() == [1, 1]
     assert pareto_layers(np.zeros((0, 3))).tolist() == []
+
+
+def test_holm_steps_down_from_the_smallest() -> None:
+    # Worked by hand: 4 * 0.01, 3 * 0.013, 2 * 0.04, 1 * 0.5, none below the one before it.
+    p = np.array([0.04, 0.01, 0.5, 0.013])
+    assert holm(p) == pytest.approx([0.08, 0.04, 0.5, 0.04])
+    assert holm(np.array([0.6, 0.9])).tolist() == [1.0, 1.0]

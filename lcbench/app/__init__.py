@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from app import board as board  # noqa: TID251
     from app import card as card  # noqa: TID251
     from app import charts as charts  # noqa: TID251
+    from app import compare as compare  # noqa: TID251
+    from app import compare_charts as compare_charts  # noqa: TID251
     from app import context_charts as context_charts  # noqa: TID251
     from app import data as data  # noqa: TID251
     from app import launch as launch  # noqa: TID251
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from app import method as method  # noqa: TID251
     from app import method_charts as method_charts  # noqa: TID251
     from app import page as page  # noqa: TID251
+    from app import report as report  # noqa: TID251
+    from app import runs as runs  # noqa: TID251
     from app import scaling as scaling  # noqa: TID251
     from app import task_charts as task_charts  # noqa: TID251
     from app import task_example as task_example  # noqa: TID251
