@@ -11,7 +11,7 @@ SECTIONS = {
         *(cli_browse.leaderboard, cli_browse.compare, cli_browse.app),
         *(cli_browse.methods, cli_browse.tasks, cli_browse.suites),
     ),
-    "Contribute": (cli_contribute.check,),
+    "Contribute": (cli_contribute.check, cli_contribute.validate),
 }
 """The commands, as help shows them."""
 

@@ -1,5 +1,6 @@
 """What a submission must satisfy: the rules by name, and the faults found against them."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 RULES: dict[str, str] = {
@@ -27,7 +28,9 @@ RULES: dict[str, str] = {
     "schema": "Its columns are those of lcbench.store.SCHEMA, in name, order, type and nulls.",
     "digest": "Its name holds the digest of its rows.",
     "date": "Its name holds the day, in UTC, on which its newest row was begun.",
-    "text": "Strings are short, printable, free of markup and paths, and of the form of their kind.",
+    "text": (
+        "Strings are short, printable, free of markup and paths, and of the form of their kind."
+    ),
     "finite": "No number is NaN or infinite.",
     "enumeration": "Words with few choices are among them.",
     "range": "Numbers lie where such a number can lie.",
@@ -67,8 +70,6 @@ RULES: dict[str, str] = {
 }
 """Every rule's name and what it holds, in one sentence."""
 
-Row = dict[str, object]
-
 
 class Finding(NamedTuple):
     """One way in which a submission breaks a rule."""
@@ -89,9 +90,10 @@ class Findings:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path = path if path.isprintable() else ascii(path)
         self._first: dict[tuple[str, str], Finding] = {}
         self._count: dict[tuple[str, str], int] = {}
+        self._rows: dict[str, set[int]] = {}
 
     def add(self, rule: str, message: str, row: int | None = None, *, about: str = "") -> None:
         """Take note of a fault.
@@ -107,6 +109,8 @@ class Findings:
         key = (rule, about or message)
         self._first.setdefault(key, Finding(self.path, rule, message, row))
         self._count[key] = self._count.get(key, 0) + 1
+        if row is not None:
+            self._rows.setdefault(rule, set()).add(row)
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -115,6 +119,10 @@ class Findings:
     def broken(self) -> set[str]:
         """The rules that were broken so far."""
         return {rule for rule, _ in self._first}
+
+    def rows_that_break(self, rules: Iterable[str]) -> set[int]:
+        """Numbers of the rows in which some rules were seen to be broken."""
+        return set().union(*(self._rows.get(rule, ()) for rule in rules))
 
     def listed(self) -> list[Finding]:
         """All of them, in the order they were found."""

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 from lcbench import registry, runner, store
 from lcbench.config import UsageError, digest
 from lcbench.registry import PluginError
+from lcbench.submission_pages import read_bounded, read_regular
+from lcbench.submission_rules import Findings
 from lcbench.suite import MethodCard, Suite, TaskCard
 from lcbench.task import Task, TaskSpec
 
@@ -114,14 +116,16 @@ def read_tree(
 
 
 def read_published(folder: Path) -> dict[Key, Published]:
-    """The rows that lie under a folder, by key; of files that cannot be read, none."""
+    """The rows that lie under a folder, by key; of files that break the rules of form, none."""
     found: dict[Key, Published] = {}
     for path in sorted(folder.rglob("*.parquet")):
-        if path.is_symlink():
-            continue
-        table = store.read_table([path]).table
-        keys = zip(*(table[name].to_pylist() for name in store.ROW_KEY), strict=True)
         name = path.relative_to(folder).as_posix()
+        faults = Findings(name)
+        content = read_regular(path, faults)
+        table = None if content is None else read_bounded(content, faults, may_be_older=True)
+        if table is None:
+            continue
+        keys = zip(*(table[column].to_pylist() for column in store.ROW_KEY), strict=True)
         for key, line in zip(keys, store.canonical_rows(table), strict=True):
             found.setdefault(key, Published(name, digest(line)))
     return found
@@ -219,5 +223,3 @@ def _fields(declared: ast.ClassDef, constants: Mapping[str, object]) -> dict[str
 def _is_literal(node: ast.expr) -> bool:
     operand = node.operand if isinstance(node, ast.UnaryOp) else node
     return isinstance(operand, ast.Constant)
-
-
