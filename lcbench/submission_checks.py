@@ -36,7 +36,7 @@ def look(named: Sequence[Path], changed_since: str | None, root: Path | None) ->
     if missing:
         raise UsageError(f"{missing[0]} does not exist; name files or folders of results")
     tree = read_tree(root, published, is_current=bool(named))
-    where = list(named) or [published]
+    where = list(named) or [published] * published.is_dir()
     found = check_paths(where, tree, published)
     count = sum(len(_parquet(path)) for path in where)
     held = "the code of this tree" if named else "what they say of themselves"

@@ -91,7 +91,8 @@ def check_paths(
     Args:
         paths: Files, and folders, of which every file is looked at.
         tree: The source tree they were measured with.
-        published: The folder below which their names are.
+        published: The folder below which their names are; of a file elsewhere the last two folders
+            are.
         now: The time it is; by default the clock's.
     """
     found: list[Finding] = []
@@ -101,9 +102,8 @@ def check_paths(
             continue
         findings = Findings(name)
         content = read_regular(path, findings)
-        if content is None:
-            found += findings.listed()
-        else:
+        found += findings.listed()
+        if content is not None:
             found += check_content(content, name, tree, now=now)
     return found
 
@@ -122,4 +122,6 @@ def _files(paths: Iterable[Path]) -> list[Path]:
 
 def _name_below(path: Path, folder: Path) -> str:
     whole, root = (Path(os.path.abspath(p)) for p in (path, folder))  # noqa: PTH100 -- follows no link
-    return whole.relative_to(root).as_posix() if whole.is_relative_to(root) else path.as_posix()
+    # A file that lies elsewhere is on its way: its last two folders stand for suite and method.
+    parts = whole.relative_to(root).parts if whole.is_relative_to(root) else whole.parts[-3:]
+    return "/".join(parts)

@@ -5,8 +5,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pytest
+
+from lcbench import store
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,6 +39,47 @@ def lcbench(tmp_path: Path) -> LcBench:
         )
 
     return run
+
+
+class Sealed(NamedTuple):
+    """A file of results as it would be submitted."""
+
+    content: bytes
+    name: str
+
+
+Seal = Callable[..., Sealed]
+
+
+@pytest.fixture(scope="session")
+def honest_rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Rows of one run of the suite `smoke`: sliding-window and the anchor."""
+    folder = tmp_path_factory.mktemp("honest")
+    command = ["run", "--suite", "smoke", "--method", "vanilla,sliding-window", "--device", "cpu"]
+    subprocess.run(
+        [sys.executable, "-m", "lcbench", *command, "--results", str(folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=True,
+        timeout=300,
+    )
+    table = store.read_table([folder]).table
+    assert set(table["status"].to_pylist()) == {"ok"}
+    return table.to_pylist()
+
+
+@pytest.fixture
+def seal(tmp_path: Path) -> Seal:
+    """Seal rows, whatever they say, as `lcbench submit` would."""
+
+    def write(rows: list[dict[str, Any]], method: str = "sliding-window") -> Sealed:
+        table = pa.Table.from_pylist(rows, schema=store.SCHEMA)
+        day = max(row["started_at"] for row in rows).date()
+        path = store.seal(table, tmp_path / "published" / "smoke" / method, day)
+        assert isinstance(path, Path)
+        return Sealed(path.read_bytes(), path.relative_to(tmp_path / "published").as_posix())
+
+    return write
 
 
 @pytest.fixture
