@@ -90,7 +90,7 @@ class Findings:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path if path.isprintable() else ascii(path)
+        self.path = _printable(path)
         self._first: dict[tuple[str, str], Finding] = {}
         self._count: dict[tuple[str, str], int] = {}
         self._rows: dict[str, set[int]] = {}
@@ -107,7 +107,7 @@ class Findings:
         """
         assert rule in RULES, rule
         key = (rule, about or message)
-        self._first.setdefault(key, Finding(self.path, rule, message, row))
+        self._first.setdefault(key, Finding(self.path, rule, _printable(message), row))
         self._count[key] = self._count.get(key, 0) + 1
         if row is not None:
             self._rows.setdefault(rule, set()).add(row)
@@ -132,3 +132,8 @@ class Findings:
             more = f" (and {others:,} more row{'s' if others > 1 else ''})" if others else ""
             found.append(finding._replace(message=finding.message + more))
         return found
+
+
+def _printable(text: str) -> str:
+    """Text that may hold a stranger's words, so that it stays on its line and moves no cursor."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
