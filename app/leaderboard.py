@@ -39,6 +39,7 @@ PAGES = (
     Page("board", "Board", "leaderboard"),
     Page("trade_off", "Trade-off", "scatter_plot"),
     Page("scaling", "Scaling", "show_chart"),
+    Page("submit", "Submit", "upload_file"),
 )
 """In the order of the navigation; the first opens by itself."""
 FILTERS = ("suite", "device", "family", "dtype", "tier", "q")

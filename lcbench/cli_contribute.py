@@ -76,13 +76,14 @@ def validate(
     those added since a revision, to the code of the tree too. Exit code 1 says that a rule is
     broken.
     """
-    from lcbench import submission_checks, submission_report
     from lcbench.submission_rules import RULES
 
     if rules:
         widest = max(len(rule) for rule in RULES)
         click.echo("\n".join(f"{rule:<{widest}}  {what}" for rule, what in RULES.items()))
         return
+    from lcbench import submission_checks, submission_report
+
     if paths and changed_since is not None:
         raise UsageError("--changed-since finds the paths itself; leave PATHS out")
     found = submission_checks.look(list(paths), changed_since, root)

@@ -14,11 +14,22 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from lcbench.config import UsageError
-from lcbench.submission_file import NAME, check_content, check_paths
+from lcbench.submission_file import NAME, check_content, check_paths, name_by_rows
+from lcbench.submission_pages import MOST_BYTES
 from lcbench.submission_rules import RULES, Finding, Findings
 from lcbench.submission_tree import Tree, read_tree
 
-__all__ = ["RULES", "Finding", "Tree", "check_changes", "check_content", "check_paths", "read_tree"]
+__all__ = [
+    "MOST_BYTES",
+    "RULES",
+    "Finding",
+    "Tree",
+    "check_changes",
+    "check_content",
+    "check_paths",
+    "name_by_rows",
+    "read_tree",
+]
 
 PUBLISHED = "results/published"
 _PLAIN_FILE = "100644"

@@ -17,6 +17,7 @@ from lcbench.submission_rows import IDENTITY, Rows, check_rows
 from lcbench.submission_rules import Finding, Findings
 from lcbench.submission_scores import check_scores
 from lcbench.submission_tree import Tree
+from lcbench.suite import ANCHOR
 
 NAME = re.compile(
     r"(?P<suite>[a-z0-9]+(-[a-z0-9]+)*)/(?P<method>[a-z0-9]+(-[a-z0-9]+)*)/"
@@ -71,6 +72,20 @@ def _check(content: bytes, name: str, tree: Tree, findings: Findings, now: datet
     sound = [row if number not in unsound else None for number, row in enumerate(rows)]
     check_scores(sound, findings)
     check_costs(sound, cells, findings)
+
+
+def name_by_rows(content: bytes, file_name: str) -> str:
+    """Where a file would lie below `results/published`, by the suite and method of its rows.
+
+    A file that cannot be read keeps its own name, which is none that a submission may have.
+    """
+    table = read_bounded(content, Findings(file_name), may_be_older=False)
+    if table is None:
+        return file_name
+    suites: list[str] = table["suite"].to_pylist()
+    methods: list[str] = table["method"].to_pylist()
+    method = next((method for method in methods if method != ANCHOR), ANCHOR)
+    return f"{suites[0]}/{method}/{file_name}"
 
 
 def read_name(name: str, findings: Findings) -> Place | None:
