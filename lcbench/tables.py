@@ -135,12 +135,13 @@ def _board_table(title: str, board: pd.DataFrame, shown: Sequence[str]) -> Table
         title = _TITLES.get(name, column.title)
         table.add_column(f"{title}{unit}", justify="right")
     for row in board.to_dict("records"):
-        values = [_board_value(row, columns[name]) for name in shown]
+        values = [board_value(row, columns[name]) for name in shown]
         table.add_row(str(row["label"]), *values)
     return table
 
 
-def _board_value(row: Mapping[Any, Any], column: ranking.BoardColumn) -> str:
+def board_value(row: Mapping[Any, Any], column: ranking.BoardColumn) -> str:
+    """A value of the leaderboard as it is shown, with its interval or the places it may hold."""
     value = row[column.name]
     if pd.isna(value):
         return "–"
@@ -305,7 +306,7 @@ def _markdown(board: pd.DataFrame, shown: Sequence[str]) -> str:
     ]
     lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * 3 + " ---: |" * len(shown)]
     for row, label in zip(board.to_dict("records"), ranking.entry_labels(board), strict=True):
-        values = [_board_value(row, columns[name]) for name in shown]
+        values = [board_value(row, columns[name]) for name in shown]
         lines.append("| " + " | ".join([row["suite"], row["device_kind"], label, *values]) + " |")
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     {"config", "paths", "locks", "descent", "__init__"},
     {"method", "task", "methods", "suites", "app", "places"},
-    {"blocks", "blockwise", "sampling", "suite", "corpus", "floors", "statistics"},
+    {"blocks", "blockwise", "sampling", "suite", "corpus", "floors", "statistics", "starter"},
     {"attention", "block_sparse", "distance_bias", "chunkwise"},
     {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"},
     {"train", "rows", "probe", "parts", "families", "journal", "memory"}
@@ -23,7 +23,7 @@ LAYERS = (
     | {"machine"},
     {"cells"},
     {"conformance", "errands", "tables", "compare", "gate", "picture"},
-    {"pool", "preload", "profiling", "compare_tables"},
+    {"pool", "preload", "profiling", "compare_tables", "scaffold"},
     {"runner", "merging", "submission_rules"},
     {"submission_pages", "submission_rows"},
     {"submission_tree"},
@@ -34,6 +34,10 @@ LAYERS = (
     {"submission_report", "submission_checks"},
     {"terminal", "status", "gallery"},
     {"running"},
+    {"difference"},
+    {"submitting", "verifying"},
+    {"pull_request"},
+    {"reviewing"},
     {"command"},
     {"cli_measure", "cli_browse", "cli_contribute"},
     {"cli"},
@@ -44,7 +48,8 @@ NO_TORCH = {
     "estimate", "store", "isolation", "memory", "machine", "profiling", "journal", "errands",
     "pool", "runner", "running", "status", "merging", "ranking", "tables", "terminal", "cli",
     "submission", "submission_report", "submission_checks",
-    "families", "floors", "compare", "compare_tables", "gate", "command",
+    "families", "floors", "compare", "compare_tables", "gate", "command", "scaffold",
+    "difference", "submitting", "verifying", "pull_request", "reviewing",
     "cli_measure", "cli_browse", "cli_contribute",
 }  # fmt: skip
 PLUGINS = {
