@@ -7,13 +7,15 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 METHOD ?= vanilla,sliding-window,recurrence,sparse-global
 # Tests at once: as many as a small machine has cores; each may hold a copy of torch or two.
 WORKERS ?= 2
+# What a pull request is made to.
+BASE ?= origin/main
 # Passed on to the command: make run ARGS="--suite smoke", make test ARGS="-k store".
 ARGS ?=
 
-.PHONY: run test check bench app docs help
+.PHONY: run test check pr-check bench app docs help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
 run: $(VENV)/installed  ## make the environment, measure METHOD, show the leaderboard
 	$(BIN)/lcbench run --method $(METHOD) $(ARGS)
@@ -26,6 +28,12 @@ check: $(VENV)/installed-dev  ## lint, format, types, import arrows
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -q tests/test_layers.py
+
+# Named to the shell, not pasted into its command: a branch may be called anything.
+export BASE
+
+pr-check: $(VENV)/installed  ## what a pull request to BASE is held to: rules, checks, a few cells, the board
+	$(BIN)/lcbench review --changed-since "$$BASE" $(ARGS)
 
 bench: $(VENV)/installed-dev  ## time the project's own hot paths
 	$(BIN)/python -m pytest tests/bench --benchmark-enable --benchmark-only $(ARGS)

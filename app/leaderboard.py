@@ -43,6 +43,7 @@ PAGES = (
     Page("method", "Method", "psychology"),
     Page("compare", "Compare", "balance"),
     Page("runs", "Runs", "history"),
+    Page("submit", "Submit", "upload_file"),
 )
 """In the order of the navigation; the first opens by itself."""
 FILTERS = ("suite", "device", "family", "dtype", "tier", "only", "at", "q")

@@ -11,7 +11,10 @@ SECTIONS = {
         *(cli_browse.leaderboard, cli_browse.compare, cli_browse.app, cli_browse.report),
         *(cli_browse.methods, cli_browse.tasks, cli_browse.suites),
     ),
-    "Contribute": (cli_contribute.check,),
+    "Contribute": (
+        *(cli_contribute.new, cli_contribute.check, cli_contribute.submit),
+        *(cli_contribute.validate, cli_contribute.verify, cli_contribute.review),
+    ),
 }
 """The commands, as help shows them."""
 

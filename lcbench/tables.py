@@ -157,7 +157,7 @@ def _board_table(title: str, board: pd.DataFrame, shown: Sequence[str]) -> Table
 
 
 def board_value(row: Mapping[Any, Any], column: ranking.BoardColumn) -> str:
-    """A value of the leaderboard as it is shown, with what belongs beside it."""
+    """A value of the leaderboard as it is shown, with its interval or the places it may hold."""
     value = row[column.name]
     if pd.isna(value):
         return "–"

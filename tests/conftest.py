@@ -1,12 +1,17 @@
 """What the tests of the command line and the runner share."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pytest
+
+from lcbench import store
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,6 +40,47 @@ def lcbench(tmp_path: Path) -> LcBench:
         )
 
     return run
+
+
+class Sealed(NamedTuple):
+    """A file of results as it would be submitted."""
+
+    content: bytes
+    name: str
+
+
+Seal = Callable[..., Sealed]
+
+
+@pytest.fixture(scope="session")
+def honest_rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Rows of one run of the suite `smoke`: sliding-window and the anchor."""
+    folder = tmp_path_factory.mktemp("honest")
+    command = ["run", "--suite", "smoke", "--method", "vanilla,sliding-window", "--device", "cpu"]
+    subprocess.run(
+        [sys.executable, "-m", "lcbench", *command, "--results", str(folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=True,
+        timeout=300,
+    )
+    table = store.read_table([folder]).table
+    assert set(table["status"].to_pylist()) == {"ok"}
+    return table.to_pylist()
+
+
+@pytest.fixture
+def seal(tmp_path: Path) -> Seal:
+    """Seal rows, whatever they say, as `lcbench submit` would."""
+
+    def write(rows: list[dict[str, Any]], method: str = "sliding-window") -> Sealed:
+        table = pa.Table.from_pylist(rows, schema=store.SCHEMA)
+        day = max(row["started_at"] for row in rows).date()
+        path = store.seal(table, tmp_path / "published" / "smoke" / method, day)
+        assert isinstance(path, Path)
+        return Sealed(path.read_bytes(), path.relative_to(tmp_path / "published").as_posix())
+
+    return write
 
 
 @pytest.fixture
@@ -92,3 +138,71 @@ def write_method(own_folder: Path) -> Callable[[str, str], Path]:
         return path
 
     return write
+
+
+class Checkout:
+    """A repository of lcbench's own, to submit from.
+
+    Args:
+        root: Where it lies.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def lcbench(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """Run its command line, in its root."""
+        return subprocess.run(
+            [sys.executable, "-m", "lcbench", *arguments],
+            env={**os.environ, "PYTHONPATH": str(self.root), "COLUMNS": "160", **environment},
+            cwd=self.root, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+
+    def git(self, *arguments: str) -> str:
+        """Run git in it."""
+        identity = ("-c", "user.name=someone", "-c", "user.email=someone@example.org")
+        return subprocess.run(
+            ["git", "-C", str(self.root), *identity, *arguments],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+
+    def add_method(self, name: str, **edits: str) -> Path:
+        """A copy of sliding-window without marks, with some words replaced."""
+        made = self.lcbench("new", name, "--from", "sliding-window")
+        assert made.returncode == 0, made.stderr
+        path = self.root / "methods" / f"{name.replace('-', '_')}.py"
+        lines = path.read_text(encoding="utf-8").splitlines()
+        text = "\n".join(line for line in lines if "EDIT:" not in line) + "\n"
+        for old, new in edits.items():
+            text = text.replace(old, new)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def copy(self, root: Path) -> "Checkout":
+        """The same elsewhere."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return Checkout(root)
+
+
+@pytest.fixture(scope="session")
+def measured_once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which a method of one's own, my-window, was measured on smoke."""
+    made = Checkout(tmp_path_factory.mktemp("measured") / "checkout")
+    ignored = shutil.ignore_patterns("__pycache__", "local")
+    for folder in ("lcbench", "methods", "suites", "results"):
+        shutil.copytree(ROOT / folder, made.root / folder, ignore=ignored)
+    for name in ("pyproject.toml", ".gitignore"):
+        shutil.copy(ROOT / name, made.root / name)
+    made.git("init", "--quiet", "--initial-branch=main")
+    made.git("add", "--all")
+    made.git("commit", "--quiet", "--message=lcbench")
+    made.add_method("my-window")
+    done = made.lcbench("run", "--suite", "smoke", "--device=cpu", "-m", "vanilla,my-window")
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+@pytest.fixture
+def measured(measured_once: Checkout, tmp_path: Path) -> Checkout:
+    """A copy of `measured_once` to change."""
+    return measured_once.copy(tmp_path / "checkout")

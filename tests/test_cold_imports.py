@@ -27,6 +27,8 @@ def modules_after(code: str) -> set[str]:
         ["leaderboard", "--help"],
         ["status", "--help"],
         ["merge", "--help"],
+        ["validate", "--help"],
+        ["validate", "--rules"],
     ],
     ids=" ".join,
 )
@@ -36,6 +38,8 @@ def test_help_and_listings_import_nothing_heavy(arguments: list[str]) -> None:
     assert not heavy, f"lcbench {' '.join(arguments)} imports {heavy}"
 
 
-@pytest.mark.parametrize("module", ["store", "ranking", "runner", "terminal", "isolation"])
+@pytest.mark.parametrize(
+    "module", ["store", "ranking", "runner", "terminal", "isolation", "submission"]
+)
 def test_the_parent_never_imports_torch(module: str) -> None:
     assert "torch" not in modules_after(f"import lcbench.{module}")

@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     {"config", "paths", "locks", "descent", "confinement", "reproduce", "__init__"},
     {"method", "task", "methods", "suites", "app", "places", "confined"},
-    {"blocks", "blockwise", "sampling", "suite", "corpus", "floors", "statistics"} | {"examples"},
+    {"blocks", "blockwise", "sampling", "suite", "corpus", "floors", "statistics", "starter"}
+    | {"examples"},
     {"attention", "block_sparse", "distance_bias", "chunkwise"},
     {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"}
     | {"references"},
@@ -26,10 +27,21 @@ LAYERS = (
     {"cells"},
     {"conformance", "errands", "tables", "compare", "gate", "picture"},
     {"compare_text"},
-    {"pool", "preload", "profiling", "compare_tables", "evidence"},
-    {"runner", "merging"},
+    {"pool", "preload", "profiling", "compare_tables", "evidence", "scaffold"},
+    {"runner", "merging", "submission_rules"},
+    {"submission_pages", "submission_rows"},
+    {"submission_tree"},
+    {"submission_scores", "submission_costs"},
+    {"submission_plan"},
+    {"submission_file"},
+    {"submission"},
+    {"submission_report", "submission_checks"},
     {"terminal", "status", "gallery"},
     {"running"},
+    {"difference"},
+    {"submitting", "verifying"},
+    {"pull_request"},
+    {"reviewing"},
     {"command"},
     {"cli_measure", "cli_browse", "cli_contribute"},
     {"cli"},
@@ -42,7 +54,8 @@ NO_TORCH = {
     "ranking", "tables", "terminal", "cli", "families", "floors", "compare", "compare_tables",
     "gate", "evidence", "command", "slices", "tiers", "cli_measure", "cli_browse",
     "cli_contribute", "reproduce", "examples", "cards", "compare_text", "runs", "disturbance",
-    "buckets",
+    "buckets", "submission", "submission_report", "submission_checks", "scaffold", "difference",
+    "submitting", "verifying", "pull_request", "reviewing",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"}
