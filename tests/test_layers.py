@@ -24,7 +24,7 @@ LAYERS = (
     {"cells"},
     {"conformance", "errands", "tables", "compare", "gate", "picture"},
     {"pool", "preload", "profiling", "compare_tables"},
-    {"runner", "merging", "submission_rules"},
+    {"runner", "merging", "submission_rules", "submission_thrift"},
     {"submission_pages", "submission_rows"},
     {"submission_tree"},
     {"submission_scores", "submission_costs"},
