@@ -9,7 +9,7 @@ at the price of a bit.
 import math
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from lcbench.store import SCHEMA
 from lcbench.submission_rules import Findings
+from lcbench.submission_thrift import Struct, read_struct
 
 MOST_BYTES = 1_000_000
 MOST_ROWS = 20_000
@@ -27,6 +28,8 @@ MOST_UNPACKED_BYTES = 32_000_000
 _MAGIC = b"PAR1"
 _TAIL = struct.Struct("<I4s")
 _MOST_PAGES = 100_000
+_UNREADABLE = (IndexError, KeyError, TypeError, ValueError, AttributeError)
+"""What comes of reading structures that are not what they should be."""
 _BATCH_ROWS = 1_000
 _VALUE_BYTES = 8
 _DATA_PAGE, _DICTIONARY_PAGE = 0, 2
@@ -55,6 +58,23 @@ class _Page(NamedTuple):
     has_checksum: bool
 
 
+class _Chunk(NamedTuple):
+    """Where the pages of one column lie."""
+
+    name: str
+    start: int
+    size: int
+    is_elsewhere: bool
+
+    @classmethod
+    def of(cls, column: Struct) -> "_Chunk":
+        """Read it from a footer's `ColumnChunk`."""
+        about = column[3]
+        name = b".".join(about[3]).decode(errors="replace")
+        start = min(_whole(about[9]), _whole(about.get(11, about[9])))
+        return cls(name, start, _whole(about[7]), 1 in column)
+
+
 def read_bounded(content: bytes, findings: Findings, *, may_be_older: bool) -> pa.Table | None:
     """The rows of a file, or None where it breaks a rule of its form; then that is noted.
 
@@ -67,7 +87,7 @@ def read_bounded(content: bytes, findings: Findings, *, may_be_older: bool) -> p
         _check_size(content)
         file = pq.ParquetFile(pa.BufferReader(content), **_LIMITS)
         _check_schema(file.schema_arrow, may_be_older=may_be_older)
-        _check_form(content, file)
+        _check_form(content)
         return _read(content)
     except _Fault as fault:
         findings.add(fault.rule, str(fault))
@@ -113,30 +133,45 @@ def _check_size(content: bytes) -> None:
         raise _Fault("parquet", "it is no Parquet file: PAR1 must be its first and last letters")
 
 
-def _check_form(content: bytes, file: pq.ParquetFile) -> None:
+def _read_footer(content: bytes) -> tuple[Struct, int]:
+    """What the footer says, and where it begins; raises `_Fault`."""
+    length, _ = _TAIL.unpack(content[-_TAIL.size :])
+    end = len(content) - _TAIL.size
+    if not len(_MAGIC) <= end - length <= end:
+        raise _Fault("parquet", "its footer begins before the file does")
+    footer, last = read_struct(memoryview(content)[:end], end - length)
+    if last != end:
+        raise _Fault("layout", f"{end - last:,} bytes lie after its footer")
+    return footer, end - length
+
+
+def _check_form(content: bytes) -> None:
     """Hold footer and pages to the rules; raises `_Fault`."""
-    metadata = file.metadata
-    if not 1 <= metadata.num_rows <= MOST_ROWS:
-        raise _Fault("unpacked", f"it has {metadata.num_rows:,} rows, not 1 to {MOST_ROWS:,}")
-    if metadata.num_row_groups != 1:
-        raise _Fault("layout", f"it has {metadata.num_row_groups} row groups; lcbench writes one")
-    extra = sorted(set(metadata.metadata or {}) - {_WRITERS_KEY})
-    if extra:
-        raise _Fault("layout", f"its footer has entries of somebody's own: {extra[0][:40]!r}")
-    group = metadata.row_group(0)
-    footer_bytes, _ = _TAIL.unpack(content[-_TAIL.size :])
-    end = len(content) - _TAIL.size - footer_bytes
+    try:
+        footer, end = _read_footer(content)
+        num_rows, groups, extra = _whole(footer[3]), footer[4], footer.get(5, [])
+        others = [entry[1] for entry in extra if entry[1] != _WRITERS_KEY]
+        columns = [_Chunk.of(column) for group in groups for column in group[1]]
+    except _UNREADABLE:
+        raise _Fault("parquet", "its footer cannot be read") from None
+    if not 1 <= num_rows <= MOST_ROWS:
+        raise _Fault("unpacked", f"it has {num_rows:,} rows, not 1 to {MOST_ROWS:,}")
+    if len(groups) != 1:
+        raise _Fault("layout", f"it has {len(groups)} row groups; lcbench writes one")
+    if others:
+        raise _Fault("layout", f"its footer has entries of somebody's own: {str(others[0])[:40]}")
+    _check_pages(memoryview(content), columns, end)
+
+
+def _check_pages(content: memoryview, columns: Sequence["_Chunk"], end: int) -> None:
+    """Pages lie one after the other up to the footer, and unpack to little; raises `_Fault`."""
     place = len(_MAGIC)
     unpacked = values = 0
-    for index in range(group.num_columns):
-        chunk = group.column(index)
-        starts = (chunk.dictionary_page_offset, chunk.data_page_offset)
-        start = min(offset for offset in starts if offset is not None)
-        size = chunk.total_compressed_size
-        if chunk.file_path or start != place or not 0 <= size <= end - start:
-            raise _Fault("layout", f"column {chunk.path_in_schema!r} is not where it should begin")
-        place += size
-        for page in _pages(memoryview(content)[start:place], chunk.path_in_schema):
+    for chunk in columns:
+        if chunk.is_elsewhere or chunk.start != place or not 0 <= chunk.size <= end - place:
+            raise _Fault("layout", f"column {chunk.name!r} is not where it should begin")
+        place += chunk.size
+        for page in _pages(content[chunk.start : place], chunk.name):
             unpacked += page.unpacked_bytes
             values += page.values
             if max(unpacked, values * _VALUE_BYTES) > MOST_UNPACKED_BYTES:
@@ -172,7 +207,7 @@ def _pages(chunk: memoryview, column: str) -> Iterator[_Page]:
     while place < len(chunk):
         try:
             page, place = _read_header(chunk, place)
-        except (IndexError, KeyError, TypeError, ValueError):
+        except _UNREADABLE:
             raise _Fault("parquet", f"column {column!r} has a page that cannot be read") from None
         count += 1
         sizes = (page.packed_bytes, page.unpacked_bytes, page.values)
@@ -185,58 +220,18 @@ def _pages(chunk: memoryview, column: str) -> Iterator[_Page]:
 
 
 def _read_header(data: memoryview, place: int) -> tuple[_Page, int]:
-    fields, place = _read_struct(data, place, depth=0)
+    fields, place = read_struct(data, place)
     kind = fields[1]
     of_kind = fields[5 if kind == _DATA_PAGE else 7] if kind in (0, 2) else {1: 0}
-    return _Page(kind, fields[2], fields[3], of_kind[1], 4 in fields), place
+    sizes = (_whole(fields[2]), _whole(fields[3]), _whole(of_kind[1]))
+    return _Page(kind, *sizes, has_checksum=4 in fields), place
 
 
-# Thrift's compact protocol, as much of it as a page header is made of: a field is a byte with the
-# step from the last field's number in its high half and the type in its low, then the value.
-_TRUE, _FALSE, _INTEGERS, _BYTES, _STRUCT = 1, 2, (4, 5, 6), 8, 12
-_MOST_DEPTH = 3
-_MOST_VARINT_BYTES = 10
-
-
-def _read_struct(data: memoryview, place: int, depth: int) -> tuple[dict[int, Any], int]:
-    if depth > _MOST_DEPTH:
-        raise ValueError("too deep")
-    fields: dict[int, Any] = {}
-    number = 0
-    while head := data[place]:
-        place += 1
-        step, kind = head >> 4, head & 15
-        if step:
-            number += step
-        else:
-            number, place = _read_integer(data, place)
-        if kind in (_TRUE, _FALSE):
-            fields[number] = kind == _TRUE
-        elif kind in _INTEGERS:
-            fields[number], place = _read_integer(data, place)
-        elif kind == _BYTES:
-            length, place = _read_varint(data, place)
-            fields[number], place = None, place + length
-        elif kind == _STRUCT:
-            fields[number], place = _read_struct(data, place, depth + 1)
-        else:
-            raise ValueError(f"field of type {kind}")
-    return fields, place + 1
-
-
-def _read_varint(data: memoryview, place: int) -> tuple[int, int]:
-    value = 0
-    for count in range(_MOST_VARINT_BYTES):
-        byte = data[place + count]
-        value |= (byte & 127) << (7 * count)
-        if byte < 128:
-            return value, place + count + 1
-    raise ValueError("an integer without an end")
-
-
-def _read_integer(data: memoryview, place: int) -> tuple[int, int]:
-    zigzag, place = _read_varint(data, place)
-    return (zigzag >> 1) ^ -(zigzag & 1), place
+def _whole(value: Any) -> int:
+    """An integer, which a field that was tampered with need not hold."""
+    if type(value) is not int:
+        raise TypeError(f"an integer, got {type(value)}")
+    return value
 
 
 def _read(content: bytes) -> pa.Table:
@@ -244,7 +239,8 @@ def _read(content: bytes) -> pa.Table:
     source = pa.BufferReader(content)
     batches: list[Any] = []
     unpacked = rows = 0
-    texts = [name for name in _TEXTS if name in pq.read_schema(pa.BufferReader(content)).names]
+    names = set(pq.read_schema(pa.BufferReader(content)).names)
+    texts = [name for name in _TEXTS if name in names]
     with pq.ParquetFile(source, read_dictionary=texts, pre_buffer=False, **_LIMITS) as file:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
             batch.validate(full=True)

@@ -28,7 +28,7 @@ LAYERS = (
     {"conformance", "errands", "tables", "compare", "gate", "picture"},
     {"compare_text"},
     {"pool", "preload", "profiling", "compare_tables", "evidence", "scaffold"},
-    {"runner", "merging", "submission_rules"},
+    {"runner", "merging", "submission_rules", "submission_thrift"},
     {"submission_pages", "submission_rows"},
     {"submission_tree"},
     {"submission_scores", "submission_costs"},

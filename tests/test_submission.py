@@ -417,7 +417,8 @@ def with_gap(rows: Rows) -> bytes:
 
 def flipped(rows: Rows) -> bytes:
     content = bytearray(written(table_of(rows)))
-    content[len(content) // 3] ^= 16
+    end_of_rows = len(content) - 8 - struct.unpack("<I", content[-8:-4])[0]
+    content[end_of_rows - 3] ^= 16
     return bytes(content)
 
 
