@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import streamlit as st
 
-from lcbench import store
+from lcbench import ranking, store, tables
 from lcbench.app import charts, data, url
 
 MISSING = "–"
@@ -57,6 +57,8 @@ def open_page(title: str, summary: str) -> View:
     """Draw a page's head and filters; where there is nothing to show, say so and end the run."""
     results = open_results(title, summary)
     view = _choose(results)
+    if view.suite in ranking.drafts(results.rows):
+        st.warning(tables.DRAFT_NOTE, icon=":material/draft:")
     if view.board.empty:
         st.info("No method matches the filters.", icon=":material/search_off:")
         st.stop()

@@ -13,6 +13,7 @@ from lcbench.submission_scores import check_budget, check_task
 from lcbench.submission_tree import SuiteFacts, Tree
 from lcbench.suite import (
     ANCHOR,
+    DRAFT,
     Cell,
     MethodCard,
     Selection,
@@ -92,6 +93,8 @@ def _check_suite(rows: Rows, place: Place, tree: Tree, findings: Findings) -> Su
     facts = tree.suite(place.suite)
     if facts is None:
         findings.add("suite", f"no suite {place.suite!r}")
+    elif tree.is_current and facts.suite.version == DRAFT:
+        findings.add("suite", f"suite {place.suite!r} is a draft, whose results are not published")
     for number, row in enumerate(rows):
         if row["suite"] != place.suite:
             message = f"a row is of suite {row['suite']!r} and its file of {place.suite!r}"

@@ -35,7 +35,7 @@ RULES: dict[str, str] = {
     "enumeration": "Words with few choices are among them.",
     "range": "Numbers lie where such a number can lie.",
     "nulls": "A row has what its kind and status call for, and nothing that they rule out.",
-    "suite": "The suite exists, in the version the rows name, and all rows are of it.",
+    "suite": "The suite exists, is no draft, and has the version the rows name; all are of it.",
     "method": "Rows are of the method the path names, and of the anchor.",
     "method-hash": "The method's file is the one in the tree, to the byte.",
     "task-hash": "The tasks' files and versions are those in the tree.",

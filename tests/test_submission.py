@@ -1,6 +1,7 @@
 """Bad submissions, each with the rule that catches it; and an honest one, which none does."""
 
 import copy
+import dataclasses
 import io
 import json
 import struct
@@ -97,6 +98,17 @@ def test_so_does_one_with_failures_that_are_told(rows: Rows, seal: Any, tree: Tr
 def test_so_does_one_with_more_seeds_than_the_suite_has(rows: Rows, seal: Any, tree: Tree) -> None:
     more = [row | {"seed": 1} for row in copy.deepcopy(rows) if row["kind"] == "quality"]
     assert check_content(*seal(rows + with_ids(more)), tree) == []
+
+
+def test_results_of_a_draft_are_refused(
+    rows: Rows, seal: Any, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = tree.suite("smoke")
+    assert facts
+    draft = facts._replace(suite=dataclasses.replace(facts.suite, version=0))
+    monkeypatch.setattr(Tree, "suite", lambda *_: draft)
+    findings = check_content(*seal(everywhere("suite_version", 0)(rows)), tree)
+    assert any(f.rule == "suite" and "is a draft" in f.message for f in findings)
 
 
 # What a forger might do to rows, with the right digest and ids: one change each.
