@@ -78,12 +78,16 @@ def outcome_text(rows: Sequence[Mapping[str, Any]]) -> str:
         stage = f" in {first['stage']}" if first.get("stage") else ""
         return f"{first['status']}{stage}: {first.get('error') or 'no reason given'}"
     if first["kind"] == "quality":
-        scores = " / ".join(score_text(row).partition(" ")[0] for row in rows)
+        # Longer contexts may have run out of memory or time beside shorter ones that stand.
+        scores = " / ".join(
+            score_text(row).partition(" ")[0] if row["status"] == "ok" else str(row["status"])
+            for row in rows
+        )
         unit = score_text(first).partition(" ")[2]
         contexts = " / ".join(f"{row['context']:,}" for row in rows)
         return f"{scores} {unit} at {contexts}, {floor_text(first)}"
     text = f"{first['tokens_per_s']:,.0f} tokens/s"
-    if first["method"] != ANCHOR:
+    if first["method"] != ANCHOR and first.get("vs_vanilla") is not None:
         text += f", {first['vs_vanilla']:.2f}× vanilla"
     if first.get("peak_bytes") is not None:
         text += f", peak {size(first['peak_bytes'])}"

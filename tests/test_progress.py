@@ -51,3 +51,15 @@ def test_a_training_cell_shows_its_step_loss_and_throughput(
 
 def test_what_is_wrong_with_the_machine_stands_at_the_start(progress: Progress) -> None:
     assert "Warning: the machine is busy" in seen(progress)
+
+
+def test_a_cell_that_ran_out_of_time_at_a_longer_context_shows_what_stands() -> None:
+    short = {"status": "ok", "kind": "quality", "metric": "accuracy", "score": 0.5, "floor": 0.1}
+    rows = [{**short, "context": 64}, {"status": "timeout", "kind": "quality", "context": 128}]
+    assert terminal.outcome_text(rows) == "50.0 / timeout % at 64 / 128, floor 10.0"
+
+
+def test_a_timing_whose_anchor_failed_shows_no_ratio() -> None:
+    row = {"status": "ok", "kind": "prefill", "method": "mine", "context": 64}
+    told = terminal.outcome_text([{**row, "tokens_per_s": 10.0, "vs_vanilla": None}])
+    assert told == "10 tokens/s"

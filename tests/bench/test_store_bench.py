@@ -36,6 +36,8 @@ def quality() -> pd.DataFrame:
         floor=0.1,
         ceiling=1.0,
         score_se=0.01,
+        sweep_learning_rates=[[0.01]] * len(rows),
+        sweep_loss_nats=[[1.0]] * len(rows),
         score_by_distance=buckets,
         count_by_distance=[[10] * 12] * len(rows),
         score_by_example=[[0.5] * 64] * len(rows),
