@@ -64,9 +64,11 @@ class Recurrence(Method):
         q = split_heads(self.heads.q(x), self.heads.num_heads)  # [B, H, T, K]
         x = x.to(q.dtype)
         (k, old_k), (v, old_v) = self._by_role(x, self.heads.k), self._by_role(x, self.heads.v)
-        if state is not None:
+        if state is not None and torch.is_grad_enabled():
             old_k, old_v = torch.cat((state.k, old_k), 2), torch.cat((state.v, old_v), 2)
         k, v, cache = extend_window(state, k, v, keep=self.segment + self.memory - 1)
+        if not torch.is_grad_enabled():
+            old_k, old_v = k, v
         y = self._attend(q, k, v, old_k, old_v, position)
         return self.heads.merge(y), detach_state(cache)
 
