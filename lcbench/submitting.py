@@ -106,7 +106,9 @@ def gather(request: Request) -> Gathered:
     planner = _Planner(request, suite, _setup(request, own[own["suite"] == suite]))
     cells, chosen = planner.choose(rows)
     lines = sorted(line for cell in cells for line in chosen[cell.cell_id])
-    return Gathered(read.table.take(pa.array(lines)), suite, planner.command())
+    seeds = {cell.seed for cell in cells if cell.kind == "quality"}
+    more = ["--seeds", str(len(seeds))] if len(seeds) > len(planner.suite.seeds) else []
+    return Gathered(read.table.take(pa.array(lines)), suite, planner.command(*more))
 
 
 def refuse_unfinished(method: str) -> None:

@@ -110,7 +110,9 @@ def test_of_several_measurements_the_newest_counts_and_more_seeds_are_taken(
     run = ("run", "--suite", "smoke", "--device=cpu", "-m", "vanilla,my-window", "--fresh")
     for seeds in ("2", "1"):
         assert measured.lcbench(*run, "--seeds", seeds).returncode == 0
-    assert measured.lcbench(*SUBMIT).returncode == 0
+    done = measured.lcbench(*SUBMIT)
+    assert done.returncode == 0
+    assert "--device cpu --seeds 2`" in done.stdout
     frame = store.read_rows(published(measured)).frame
     quality = frame[frame["kind"] == "quality"]
     assert set(quality["seed"]) == {0, 1}
