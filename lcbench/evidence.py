@@ -32,8 +32,8 @@ def report(frame: pd.DataFrame, name: str) -> str:
     sections = [
         ("Scores", _scores(rows)),
         ("Seeds", _seeds(trained)),
-        ("Told apart", _told_apart(trained)),
-        ("Order of methods in every seed", _orders(trained)),
+        ("Told apart", _told_apart(_often_tried(trained))),
+        ("Order of methods in every seed", _orders(_often_tried(trained))),
         ("Agreement between tasks", _agreement(trained)),
         ("Score by distance", _distances(rows)),
         ("Gate", _verdicts(frame, name)),
@@ -119,6 +119,13 @@ def _seeds(trained: pd.DataFrame) -> Iterator[str]:
     yield from _table(["task, method", "median", "range", "seeds that solved it"], lines)
 
 
+def _often_tried(trained: pd.DataFrame) -> pd.DataFrame:
+    """The rows of methods in enough seeds to tell them apart; all, where there are none."""
+    seeds = trained.groupby(["task", "method"])["seed"].transform("nunique")
+    enough = trained[seeds >= FEWEST_SEEDS]
+    return trained if enough.empty else enough
+
+
 def _told_apart(trained: pd.DataFrame) -> Iterator[str]:
     """Each pair of methods on each task: how many times its scatter within a seed it lies apart."""
     methods = sorted(trained["method"].unique())
@@ -126,7 +133,8 @@ def _told_apart(trained: pd.DataFrame) -> Iterator[str]:
     yield (
         "How far two methods lie apart at the trained context, in standard deviations of their"
         f" difference within a seed. Bold where more than {BAR:g} of at least {FEWEST_SEEDS} seeds"
-        " and more than the farthest two of as many methods that are alike would show."
+        " and more than the farthest two of as many methods that are alike would show. Methods in"
+        " fewer seeds than others are left out."
     )
     yield ""
     lines: list[list[str]] = []

@@ -104,3 +104,16 @@ def test_the_command_prints_it_and_exits_by_the_gate(tmp_path: Path) -> None:
     assert done.exit_code == 1, "three of the four tasks were not tried"
     assert done.stdout.startswith("# `quick`, version 1")
     assert "- `mqar`: pass: 5 of 5 seeds solved it" in done.stdout
+
+
+def test_a_method_in_one_seed_neither_crowds_nor_shortens_what_is_said_of_the_others() -> None:
+    rows = [
+        row("mqar", method, seed, score + 0.01 * seed)
+        for method, score in (("vanilla", 0.9), ("window", 0.3))
+        for seed in range(5)
+    ]
+    text = evidence.report(frame(*rows, row("mqar", "newcomer", 0, 0.6)), "quick")
+    assert "newcomer" in text.partition("## Seeds")[2].partition("##")[0]
+    apart = text.partition("## Told apart")[2].partition("## Agreement")[0]
+    assert "newcomer" not in apart
+    assert line(apart, "| mqar | 1.00").endswith("| 5 | vanilla > window |")
