@@ -17,6 +17,11 @@ from lcbench.task import Split
 
 SEPARATOR = b"\0"
 """Stands between two files; source text does not hold it."""
+STRING = rb"""
+    \"\"\"(?:[^\\"]|\\.|\"(?!\"\"))*(?:\"\"\"|\\?\Z) | '''(?:[^\\']|\\.|'(?!''))*(?:'''|\\?\Z)
+    | \"(?:[^\"\\\n]|\\\r?.)*(?:\"|(?=\n)|\\?\Z) | '(?:[^'\\\n]|\\\r?.)*(?:'|(?=\n)|\\?\Z)"""
+"""A string of Python source without its prefix, for `re.VERBOSE | re.DOTALL`; it runs to the end of
+the text where nothing closes it, or of its line if it must."""
 
 # What a person installed or a build wrote down differs from machine to machine under one version.
 _SKIPPED_FOLDERS = ("site-packages", "dist-packages", "__pycache__", "config-")
@@ -78,6 +83,19 @@ def text_of(split: Split) -> NDArray[np.uint8]:
 def _joined(_data_hash: str, split: Split) -> NDArray[np.uint8]:
     joined = SEPARATOR.join(document.text for document in load_corpus().split(split))
     return np.frombuffer(joined, np.uint8)
+
+
+def documents_of(split: Split, most_bytes: int) -> Iterator[Document]:
+    """Files of a split, at most so many bytes together, in no order that their paths tell."""
+
+    def shuffled(document: Document) -> bytes:
+        return hashlib.sha256(document.path.encode()).digest()
+
+    taken = 0
+    for document in sorted(load_corpus().split(split), key=shuffled):
+        if taken + len(document.text) <= most_bytes:
+            taken += len(document.text)
+            yield document
 
 
 def load_corpus() -> Corpus:

@@ -103,10 +103,13 @@ def mean_quality(
     planned = measured.planned
     cells = weighted(measured, cells)
     quality = (cells["normalised"] * cells["weight"]).groupby(cells["entry"]).sum()
-    num_ok = measured.scores.groupby("entry")["ok"].sum()
+    by_entry = measured.scores.groupby("entry")
+    num_ok, num_seeds = by_entry["ok"].sum(), by_entry["seed"].nunique()
     part = measured.entries[["entry", "group"]]
     part = part[part["group"].isin(planned["group"])].set_index("entry")
-    num_planned = part.pop("group").map(planned.groupby("group").size())
+    places = planned[["group", "trained", "context"]].drop_duplicates().groupby("group").size()
+    # Seeds that only rivals tried are no holes of this one.
+    num_planned = part.pop("group").map(places) * num_seeds.reindex(part.index, fill_value=1)
     part["quality"] = quality.reindex(part.index, fill_value=0.0)
     part["coverage"] = num_ok.reindex(part.index, fill_value=0) / num_planned
     drawn = _draw(measured, cells, levels)

@@ -155,13 +155,13 @@ def leaderboard(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> pd.Dat
     - `quality`: normalised scores, averaged over the seeds tried, then at each length over tasks
       and over families, then over lengths (octaves of the context, so that long ones count as
       much as short ones). A failure is 0, and so is a planned context of which no seed was tried;
-      a seed not tried beside others that were only lowers `coverage`.
+      a seed that it did not try beside others that it did only lowers `coverage`.
     - `quality_low`, `quality_high`: `intervals` at the levels of seed and examples: the suite's
       tasks stay as they are. NaN where a task tried has one seed.
     - `place_first`, `place_last`: the places it may hold by quality. Rivals share a place unless
       one is better in 97.5 % of paired draws at every level, so of families and tasks too; with
       one seed a task nobody can be told apart.
-    - `coverage`: share of planned (task, context, seed) that are `ok`.
+    - `coverage`: share that is `ok` of every planned (task, context) in each seed it tried at all.
     - `effective_context`: the smallest over tasks; NaN while one has not been tried.
     - `passing_context`: the longest length up to which quality stays at `PASSES`.
     - `train_speed`, `prefill_speed`, `decode_speed`: `vs_vanilla` at the longest context that every
@@ -183,7 +183,7 @@ def leaderboard(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> pd.Dat
     Args:
         frame: Rows with at least `COLUMNS`.
         plan: Rows with at least `PLAN`; scores outside it are left out. By default everything that
-            any entry of the same board tried: then a rival who tries more lowers all coverage.
+            any entry of the same board tried: then a rival who tries more tasks lowers all coverage.
     """
     rows = comparable(frame).frame
     measured, rungs = lay_out(rows, plan), rungs_of(rows)

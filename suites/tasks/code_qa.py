@@ -9,7 +9,6 @@ questions share are asked as often as rare ones, so guessing without reading gai
 
 import ast
 import functools
-import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lcbench.corpus import SEPARATOR, Document, load_corpus
+from lcbench.corpus import SEPARATOR, Document, documents_of, load_corpus
 from lcbench.floors import measured_floor
 from lcbench.task import IGNORE, Batch, IntArray, Solver, Split, Task, TaskConfig, TaskSpec
 
@@ -138,16 +137,7 @@ class _Fitting(NamedTuple):
 
 @functools.cache
 def _documents(split: Split) -> tuple[Document, ...]:
-    """Files of a split, the same for every split, in no order that their paths tell."""
-
-    def shuffled(document: Document) -> bytes:
-        return hashlib.sha256(document.path.encode()).digest()
-
-    taken: list[Document] = []
-    for document in sorted(load_corpus().split(split), key=shuffled):
-        if sum(len(d.text) for d in taken) + len(document.text) <= SPLIT_BYTES[split]:
-            taken.append(document)
-    return tuple(taken)
+    return tuple(documents_of(split, SPLIT_BYTES[split]))
 
 
 @functools.cache

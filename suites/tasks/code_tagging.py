@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lcbench.corpus import SEPARATOR, Document, load_corpus, text_of
+from lcbench.corpus import SEPARATOR, STRING, Document, load_corpus, text_of
 from lcbench.floors import measured_floor
 from lcbench.task import Batch, IntArray, Solver, Split, Task, TaskConfig, TaskSpec
 
@@ -25,22 +25,18 @@ LONG_LINES = 3
 """Lines of the shortest string for which a window is chosen."""
 _MARKS = {0: "␀", ord("\t"): "⇥", ord("\n"): "↵", ord("\r"): "␍"}
 
-# A string runs to the end of the text where nothing closes it, or of its line if it must. The
-# groups stand in the order of KINDS, from `name` on.
-_STRING = rb"""
-    \"\"\"(?:[^\\"]|\\.|\"(?!\"\"))*(?:\"\"\"|\\?\Z) | '''(?:[^\\']|\\.|'(?!''))*(?:'''|\\?\Z)
-    | \"(?:[^\\"\n]|\\\r?.)*(?:\"|(?=\n)|\\?\Z) | '(?:[^\\'\n]|\\\r?.)*(?:'|(?=\n)|\\?\Z)"""
+# The groups stand in the order of KINDS, from `name` on.
 _TOKEN = re.compile(
     rb"""([A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)
     | (0[xXoObB][0-9a-fA-F_]+
       | (?:[0-9][0-9_]*(?:\.[0-9_]*)? | \.[0-9][0-9_]*)(?:[eE][+-]?[0-9]+)?[jJ]?)
     | ([^\s\w\x00\#"'\\])
     | ("""
-    + _STRING
+    + STRING
     + rb""") | (\#[^\n\r]*)""",
     re.VERBOSE | re.DOTALL,
 )
-_STRING_OR_COMMENT = re.compile(rb"(" + _STRING + rb") | \#[^\n\r]*", re.VERBOSE | re.DOTALL)
+_STRING_OR_COMMENT = re.compile(rb"(" + STRING + rb") | \#[^\n\r]*", re.VERBOSE | re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,259 @@
+"""Definitions in real code: a function or class is named again, and asked is what followed its name.
+
+Source: `lcbench.corpus`, as the words of its code in their order: keywords and names, without
+comments, strings, numbers, operators, `self` and `cls`. After `def f` mostly stands the first
+parameter, after `class C` the base. A context is a stretch of it that has a few definitions at the
+left margin, as people spread them, and ends by asking about some. Names are renamed anew in every
+example, so that an answer can be read and not be known. Methods are defined by other marks and not
+asked about; a name may be used before and after it is defined; two names that got one number are
+told apart by nobody.
+Shapes: B batch, T tokens, M definitions of a text, N of them asked about.
+"""
+
+import functools
+import hashlib
+import keyword
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lcbench.corpus import STRING, documents_of, load_corpus
+from lcbench.floors import measured_floor
+from lcbench.sampling import ask
+from lcbench.task import Batch, IntArray, Solver, Split, Task, TaskConfig, TaskSpec
+
+MARKS = ("¶def", "¶class")
+"""What begins a definition at the left margin."""
+WORDS = (*MARKS, *keyword.kwlist)
+"""The tokens that are no names."""
+FIRST_NAME = len(WORDS)
+NAMED, TOLD = 1, 2
+"""Where in `def f x` stand the name and the answer."""
+ROOM = 64
+"""Tokens of context for each question; a context of few asks `FEWEST`."""
+FEWEST = 2
+MOST_BYTES = 6_000_000
+"""Source read of each split, at most: all of it would take a second more of a short run."""
+_NAME_BITS = 31
+_PRIME = 2**31 - 1
+_TRIES = 64
+_WORD = re.compile(
+    rb"\#[^\n]* | [A-Za-z]{,2}(?:" + STRING + rb") | ([A-Za-z_\x80-\xff][\w\x80-\xff]*)",
+    re.VERBOSE | re.DOTALL,
+)
+_UNNAMED = (b"self", b"cls")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(TaskConfig):
+    """How much is asked, and how many names there are."""
+
+    num_questions: int = 4
+    """Definitions asked about in a context of `ROOM` tokens for each; a shorter one asks fewer, but
+    at least two."""
+    num_names: int = 64
+    """Numbers that names are given."""
+
+    def __post_init__(self) -> None:
+        if self.num_questions < FEWEST:
+            raise ValueError(
+                f"num_questions must be at least {FEWEST}, got {self.num_questions}: the only "
+                "answer of a context needs no looking for"
+            )
+        if self.num_names < 2 * self.num_questions:
+            raise ValueError(
+                f"num_names must be at least {2 * self.num_questions} for {self.num_questions} "
+                f"questions, got {self.num_names}"
+            )
+
+
+class CodeDefs(Task[Config]):
+    """Asked are names that are defined once; distance is that back to what followed the name."""
+
+    @property
+    def vocab_size(self) -> int:
+        """What is no name, and the names."""
+        return FIRST_NAME + self.config.num_names
+
+    def sample(self, rng: np.random.Generator, batch: int, context: int) -> Batch:
+        """Draw stretches with enough definitions, rename their names, and ask about some of them.
+
+        Raises:
+            ValueError: A context that no stretch fits, or with too many names for their numbers.
+        """
+        number = self._questions(context)
+        body = context - 2 * number
+        starts = _starts(self.split, body, number)
+        if not len(starts):
+            raise ValueError(
+                f"code-defs finds no {context:,} tokens in its {self.split} split that hold "
+                f"{number} definitions and their questions; ask for a context of 32 to 100,000"
+            )
+        inputs = np.empty((batch, context), np.int64)
+        asked = np.empty((batch, number), np.int64)
+        left = np.arange(batch)
+        for _ in range(_TRIES):
+            chosen = starts[rng.integers(len(starts), size=len(left))]
+            text = self._renamed(rng, chosen, body)
+            places, are_enough = self._pick(rng, chosen, text, number)
+            inputs[left[are_enough], :body] = text[are_enough]
+            asked[left[are_enough]] = places[are_enough]
+            left = left[~are_enough]
+            if not len(left):
+                break
+        else:
+            raise ValueError(
+                f"code-defs with num_names={self.config.num_names} finds too few names defined "
+                f"once in {context:,} tokens; raise num_names"
+            )
+        queries = body + 2 * np.arange(number) + NAMED
+        inputs[:, queries - NAMED] = np.take_along_axis(inputs, asked, axis=1)
+        inputs[:, queries] = np.take_along_axis(inputs, asked + NAMED, axis=1)
+        answers = np.take_along_axis(inputs, asked + TOLD, axis=1)
+        return ask(inputs, np.tile(queries, (batch, 1)), answers, asked + TOLD)
+
+    def floor(self, context: int) -> float:
+        """What the best solver scores on the test split."""
+        return measured_floor(CodeDefs, self.config, TASK.metric, context)
+
+    def data_hash(self) -> str:
+        """SHA-256 over the paths and contents of the library's files."""
+        return load_corpus().data_hash
+
+    def solvers(self) -> dict[str, Solver]:
+        """Answers that do not look the name up: what follows the last name, or most names."""
+        return {"last-definition": self._last, "commonest": self._commonest}
+
+    def render(self, token: int) -> str:
+        """The keyword, `¶` before one at the margin, or `n7` for a name."""
+        return WORDS[token] if token < FIRST_NAME else f"n{token - FIRST_NAME}"
+
+    def _questions(self, context: int) -> int:
+        return min(self.config.num_questions, max(FEWEST, context // ROOM))
+
+    def _renamed(self, rng: np.random.Generator, starts: IntArray, body: int) -> IntArray:
+        """The text from each start, with names as numbers of its own: `[B, body]`."""
+        text = np.lib.stride_tricks.sliding_window_view(_text(self.split).words, body)[starts]
+        # Linear modulo a prime: names that differ get numbers that differ as if drawn.
+        factor = rng.integers(1, _PRIME, size=(len(starts), 1))
+        offset = rng.integers(_PRIME, size=(len(starts), 1))
+        names = (text * factor + offset) % _PRIME % self.config.num_names
+        return np.where(text < FIRST_NAME, text, FIRST_NAME + names)
+
+    def _pick(
+        self, rng: np.random.Generator, starts: IntArray, text: IntArray, number: int
+    ) -> tuple[IntArray, NDArray[np.bool_]]:
+        """Definitions to ask about, `[B, N]` in no order, and whether a text has so many: `[B]`."""
+        found = _text(self.split).definitions
+        ends = starts + text.shape[1] - TOLD
+        first, last = np.searchsorted(found, starts), np.searchsorted(found, ends)
+        columns = first[:, None] + np.arange(max(number, (last - first).max()))
+        inside = columns < last[:, None]
+        places = np.where(inside, found[np.minimum(columns, len(found) - 1)] - starts[:, None], 0)
+        # What stands outside of the text is like nothing in it.
+        missing = -1 - np.arange(columns.shape[1])
+        names, answers = (
+            np.where(inside, np.take_along_axis(text, places + offset, axis=1), missing)
+            for offset in (NAMED, TOLD)
+        )
+        can_ask = inside & _is_single(names) & (answers >= FIRST_NAME)
+        # First what is told but once: an answer that many definitions share is soon guessed.
+        draws = rng.random(places.shape) + ~_is_single(answers) + 2 * ~can_ask
+        order = np.argsort(draws, axis=1)[:, :number]
+        chosen = rng.permuted(np.take_along_axis(places, order, axis=1), axis=1)
+        return chosen, can_ask.sum(axis=1) >= number
+
+    def _told(self, inputs: IntArray) -> IntArray:
+        """What follows the name of each definition in the text, else -1: `[B, body - 2]`."""
+        text = inputs[:, : inputs.shape[1] - 2 * self._questions(inputs.shape[1])]
+        is_told = (text[:, :-TOLD] < len(MARKS)) & (text[:, TOLD:] >= FIRST_NAME)
+        return np.where(is_told, text[:, TOLD:], -1)
+
+    def _last(self, inputs: IntArray) -> IntArray:
+        told = self._told(inputs)
+        last = told.shape[1] - 1 - (told[:, ::-1] >= 0).argmax(axis=1)
+        return np.broadcast_to(np.take_along_axis(told, last[:, None], axis=1), inputs.shape)
+
+    def _commonest(self, inputs: IntArray) -> IntArray:
+        told, size = self._told(inputs), self.vocab_size
+        rows, columns = np.nonzero(told >= 0)
+        counts = np.bincount(rows * size + told[rows, columns], minlength=len(told) * size)
+        return np.broadcast_to(counts.reshape(-1, size).argmax(axis=1)[:, None], inputs.shape)
+
+
+def _is_single(tokens: IntArray) -> NDArray[np.bool_]:
+    """Whether no other token of its row is the same: `[B, M]`."""
+    order = np.argsort(tokens, axis=1)
+    ranked = np.take_along_axis(tokens, order, axis=1)
+    differs = np.ones((len(tokens), tokens.shape[1] + 1), np.bool_)
+    differs[:, 1:-1] = ranked[:, 1:] != ranked[:, :-1]
+    single = np.empty_like(differs[:, 1:])
+    np.put_along_axis(single, order, differs[:, 1:] & differs[:, :-1], axis=1)
+    return single
+
+
+class _Text(NamedTuple):
+    """The code of a split."""
+
+    words: IntArray
+    """`[words]`: of a name, a number from `FIRST_NAME` on that its letters alone decide."""
+    definitions: IntArray
+    """Where `def f x` begins, for all f and x."""
+
+
+@functools.cache
+def _text(split: Split) -> _Text:
+    words = [word for file in documents_of(split, MOST_BYTES) for word in _words_of(file.text)]
+    found = np.array(words, dtype=np.int64)
+    is_named = found[NAMED : NAMED - TOLD] >= FIRST_NAME
+    return _Text(found, np.flatnonzero((found[:-TOLD] < len(MARKS)) & is_named))
+
+
+def _words_of(text: bytes) -> Iterator[int]:
+    for match in _WORD.finditer(text):
+        word = match[1]
+        if word is None or word in _UNNAMED:
+            continue
+        if word in (b"def", b"class") and text[match.start() - 1 : match.start()] in (b"", b"\n"):
+            yield MARKS.index(f"¶{word.decode()}")
+        else:
+            yield _token_of(word)
+
+
+@functools.cache
+def _token_of(word: bytes) -> int:
+    """The number of a word; that of a name, from `FIRST_NAME` on, tells nothing of its use."""
+    if word in _NUMBERS:
+        return _NUMBERS[word]
+    drawn = int.from_bytes(hashlib.blake2b(word, digest_size=4).digest(), "little")
+    return FIRST_NAME + drawn % 2**_NAME_BITS
+
+
+_NUMBERS = {word.encode(): token for token, word in enumerate(WORDS)}
+
+
+@functools.lru_cache(maxsize=32)
+def _starts(split: Split, body: int, number: int) -> IntArray:
+    """Where stretches of `body` words begin that hold so many definitions."""
+    words, found = _text(split)
+    starts = np.arange(max(0, len(words) - body + 1))
+    ends = np.searchsorted(found, starts + body - TOLD)
+    return np.flatnonzero(ends - np.searchsorted(found, starts) >= number)
+
+
+TASK = TaskSpec(
+    build=CodeDefs,
+    config=Config,
+    title="Definitions in real code",
+    family="reading",
+    version=1,
+    metric="accuracy",
+    ceiling=1.0,
+    source="the running interpreter's standard library, names renamed in every example",
+    floor_solver="what followed the name last defined, or most of the names defined",
+    real=True,
+)
