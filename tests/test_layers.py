@@ -12,7 +12,7 @@ LAYERS = (
     {"config", "paths", "locks", "descent", "confinement", "reproduce", "__init__"},
     {"method", "task", "methods", "suites", "app", "places", "confined"},
     {"blocks", "blockwise", "sampling", "suite", "corpus", "floors", "statistics", "starter"}
-    | {"examples"},
+    | {"examples", "curve"},
     {"attention", "block_sparse", "distance_bias", "chunkwise"},
     {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"}
     | {"references"},
@@ -31,7 +31,7 @@ LAYERS = (
     {"runner", "merging", "submission_rules", "submission_thrift"},
     {"submission_pages", "submission_rows"},
     {"submission_tree"},
-    {"submission_scores", "submission_costs"},
+    {"submission_scores", "submission_costs", "submission_curves"},
     {"submission_plan"},
     {"submission_file"},
     {"submission"},
