@@ -18,7 +18,7 @@ LAYERS = (
     | {"references"},
     {"train", "rows", "probe", "parts", "families", "journal", "memory"}
     | {"counting", "noise", "peaks", "guard"},
-    {"scores", "costs", "disturbance"},
+    {"scores", "costs", "disturbance", "learning"},
     {"quality", "runs"},
     {"ranking", "budgets", "tiers"},
     {"slices"},
@@ -55,7 +55,7 @@ NO_TORCH = {
     "gate", "evidence", "command", "slices", "tiers", "cli_measure", "cli_browse",
     "cli_contribute", "reproduce", "examples", "cards", "compare_text", "runs", "disturbance",
     "buckets", "submission", "submission_report", "submission_checks", "scaffold", "difference",
-    "submitting", "verifying", "pull_request", "reviewing",
+    "learning", "submitting", "verifying", "pull_request", "reviewing",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"}
