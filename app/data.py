@@ -82,6 +82,11 @@ def load_comparable(results: Results) -> pd.DataFrame:
     return _comparable(results.stamp, results)
 
 
+def load_learning_curves(results: Results) -> pd.DataFrame:
+    """`ranking.learning_curves` of all results, with `label`."""
+    return _learning_curves(results.stamp, results)
+
+
 def load_exponents(results: Results, quantity: str) -> pd.DataFrame:
     """`ranking.fit_exponents` of one quantity, with `label`."""
     return _exponents(results.stamp, quantity, results)
@@ -169,6 +174,16 @@ def _scores(stamp: Stamp, _results: Results) -> pd.DataFrame:
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _comparable(stamp: Stamp, _results: Results) -> pd.DataFrame:
     return with_labels(ranking.comparable(_results.rows).frame, _results)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _learning_curves(stamp: Stamp, _results: Results) -> pd.DataFrame:
+    # Lists, which no other page needs: read when this one is opened, not with every page.
+    columns = [*store.ROW_KEY, *ranking.COLUMNS, *ranking.CURVE_COLUMNS]
+    files = [Path(path) for path, *_ in stamp]
+    rows = store.latest(store.read_rows(files, columns).frame)
+    rows, _ = _with_readable_configs(rows)
+    return with_labels(ranking.learning_curves(rows), _results)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

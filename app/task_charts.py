@@ -122,6 +122,39 @@ def heat_map(
     return figure
 
 
+def learning_curve(
+    curves: pd.DataFrame, over: str, styles: Mapping[str, charts.Style]
+) -> go.Figure:
+    """Training loss of one task as training goes on, a line an entry.
+
+    Args:
+        curves: Rows of `ranking.mean_curves`, with `label`.
+        over: `steps` or `seconds`; the latter mean something on one machine only.
+        styles: By label.
+    """
+    figure = go.Figure()
+    then = "%{customdata[0]:,} steps" + (", %{x:,.1f} s" if over == "seconds" else "")
+    parts = dict(list(curves.sort_values("steps").groupby("label")))
+    for label in [label for label in styles if label in parts]:
+        part, style, name = parts[label], styles[label], html.escape(label)
+        figure.add_scatter(
+            x=part[over].tolist(),
+            y=part["loss_nats"].tolist(),
+            mode="lines+markers",
+            name=name,
+            line={"color": style.color, "dash": style.dash, "width": 2.2},
+            marker={"symbol": style.symbol, "size": 6},
+            customdata=part[["steps", "num_seeds"]],
+            hovertemplate=f"<b>{name}</b><br>%{{y:.3f}} nats after {then}"
+            "<br>seeds: %{customdata[1]}<extra></extra>",
+        )
+    title = "Steps" if over == "steps" else "Training time, s"
+    figure.update_xaxes(title_text=title, rangemode="tozero")
+    figure.update_yaxes(title_text="Training loss, nats (lower is better)")
+    charts.lay_out(figure, len(parts))
+    return figure
+
+
 def mark_trained(figure: go.Figure, contexts: Sequence[int]) -> None:
     """Write at the lines of trained contexts what they are."""
     for context in contexts:

@@ -22,6 +22,7 @@ from lcbench.app import (
 from lcbench.config import UsageError
 from lcbench.registry import PluginError
 
+OVER = {"steps": "steps", "seconds": "seconds of training"}
 TRAINED = "trained"
 """The choice of each task's trained context, in place of one context for all."""
 FACTS = {
@@ -55,6 +56,8 @@ def show() -> None:
     title = url.choose("Task", list(places["title"]), "task", width=320)
     place = places[places["title"] == title].iloc[0]
     _show_curve(view, scores[scores["title"] == title], failures[failures["title"] == title])
+    curves = view.part(data.load_learning_curves(view.results)).merge(places, on=ranking.TASK)
+    _show_learning(view, curves[curves["title"] == title])
     _show_example(view.suite, str(place["task"]), str(place["task_config"]))
 
 
@@ -118,6 +121,31 @@ def _show_curve(view: page.View, scores: pd.DataFrame, failures: pd.DataFrame) -
     task_charts.mark_trained(figure, sorted(scores["train_context"].unique()))
     st.plotly_chart(figure, config=charts.CONFIG, alt="Score against context")
     st.caption("Mean over seeds. The dashed line is the trained context, the dotted one the floor.")
+
+
+def _show_learning(view: page.View, curves: pd.DataFrame) -> None:
+    if curves.empty:
+        st.caption("No learning curve was kept of this task: runs of an older lcbench have none.")
+        return
+    over = url.choose("Learning curve over", list(OVER), "over", OVER.__getitem__, width=260)
+    machines = curves.groupby(ranking.MACHINE, dropna=False).ngroup()
+    told = "Training loss within each span of the steps, mean over seeds; no score."
+    if over == "seconds":
+        # Where most entries were trained; of equals the first.
+        most = curves.groupby(machines)["label"].nunique().idxmax()
+        curves = curves[machines == most]
+        told += (
+            " Where one line ends, others are in the midst of a training planned for longer, their"
+            " learning rates still high: that is not what they would reach if planned for the time."
+        )
+        number = len(set(machines))
+        if number > 1:
+            device = page.code(curves["device"].iloc[0])
+            told += f" Seconds of one of {number} machines alone: {device}."
+    means = data.with_labels(ranking.mean_curves(curves), view.results)
+    figure = task_charts.learning_curve(means, over, view.styles)
+    st.plotly_chart(figure, config=charts.CONFIG, alt=f"Training loss against {over}")
+    st.caption(told)
 
 
 def _show_example(suite: str, task: str, config: str) -> None:

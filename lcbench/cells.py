@@ -18,6 +18,7 @@ from lcbench import parts, registry
 from lcbench.config import UsageError, split_assignments
 from lcbench.contract import UnsupportedError, check_output, config_of, first_line
 from lcbench.cost import Layers, Measurement, measure_cost
+from lcbench.curve import Curve
 from lcbench.environment import usable_cores
 from lcbench.guard import Guard
 from lcbench.isolation import failure_of
@@ -201,6 +202,8 @@ class _Quality:
         self.deadline = monotonic() + SCORING_ENDS * cell.timeout_s
         self.train_s: dict[float, float] = {}
         """Seconds that training at each learning rate took, scoring not among them."""
+        self.curves: dict[float, Curve] = {}
+        """How training went at each learning rate, where it came to its end."""
         self.sweep: dict[float, float | None] = {}
         """Loss on validation of each learning rate where there are several, None if it diverged."""
 
@@ -209,6 +212,7 @@ class _Quality:
         learning_rate, model = self.train_best()
         self.watcher.stage("evaluate")
         test = self.task("test")
+        curve = self.curves[learning_rate]
         shared: Measurement = {
             "status": "ok",
             "batch": self.plan.batch,
@@ -218,6 +222,9 @@ class _Quality:
             "train_steps": self.plan.steps,
             "train_tokens": self.plan.steps * self.plan.batch * self.plan.train_context,
             "train_s": self.train_s[learning_rate],
+            "curve_steps": curve.steps,
+            "curve_loss_nats": curve.loss_nats,
+            "curve_s": curve.seconds,
             "num_params": sum(p.numel() for p in model.parameters()),
             "metric": self.task_spec.metric,
             "ceiling": self.task_spec.ceiling,
@@ -305,7 +312,7 @@ class _Quality:
     def train(self, model: Backbone, learning_rate: float) -> None:
         """Train a model in place."""
         started = monotonic()
-        train(
+        training = train(
             model,
             self.task("train"),
             self.plan,
@@ -315,6 +322,7 @@ class _Quality:
             report=self.watcher.report,
         )
         self.train_s[learning_rate] = monotonic() - started
+        self.curves[learning_rate] = training.curve
 
     def evaluate(
         self, model: Backbone, task: Task[Any], context: int, deadline: float = math.inf

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 @click.option(
     "--budget",
     type=click.Choice(["steps", "time"]),
-    help="Count only what was trained in vanilla's steps, or in its time. Default: all.",
+    help="Count only what was trained in vanilla's steps, or in its time, which shows beside the"
+    " scores the training loss that each method had by then. Default: all.",
 )
 @click.option("--task", help="Count only the scores of this task. Default: all.")
 @click.option(

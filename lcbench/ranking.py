@@ -22,6 +22,7 @@ from lcbench.costs import (
     rungs_of,
     time_exponents,
 )
+from lcbench.learning import CURVE_COLUMNS, MACHINE, equal_time, learning_curves, mean_curves
 from lcbench.quality import LEVELS, intervals, length_curve, mean_quality, place_intervals
 from lcbench.rows import (
     ENTRY,
@@ -53,11 +54,13 @@ from lcbench.store import STATUSES
 __all__ = [
     "ASYMPTOTIC_CONTEXT",
     "COLUMNS",
+    "CURVE_COLUMNS",
     "DISTANCE_COLUMNS",
     "ENTRY",
     "GROUP",
     "KEEPS",
     "LEVELS",
+    "MACHINE",
     "PASSES",
     "PLAN",
     "SOLVED",
@@ -72,10 +75,13 @@ __all__ = [
     "drafts",
     "effective_contexts",
     "entry_labels",
+    "equal_time",
     "fit_exponents",
     "intervals",
     "leaderboard",
+    "learning_curves",
     "length_curve",
+    "mean_curves",
     "normalised",
     "pareto_layers",
     "roofline_share",
@@ -91,7 +97,8 @@ COLUMNS = (
     *("score_se", "step_ms", "vs_vanilla", "peak_bytes", "vanilla_peak_bytes", "state_bytes"),
     *("num_params", "flops", "touched_bytes", "matmul_flops_per_s", "copy_bytes_per_s"),
 )
-"""The columns of rows that ranking reads; `distance_curve` reads `DISTANCE_COLUMNS` too."""
+"""The columns of rows that ranking reads; `distance_curve` reads `DISTANCE_COLUMNS` too,
+`learning_curves` and `equal_time` `CURVE_COLUMNS`."""
 DISTANCE_COLUMNS = ("score_by_distance", "count_by_distance")
 
 

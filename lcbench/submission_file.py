@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lcbench import store
 from lcbench.submission_costs import check_costs
+from lcbench.submission_curves import check_curves
 from lcbench.submission_pages import read_bounded, read_regular
 from lcbench.submission_plan import Place, check_plan
 from lcbench.submission_rows import IDENTITY, Rows, check_rows
@@ -71,6 +72,7 @@ def _check(content: bytes, name: str, tree: Tree, findings: Findings, now: datet
     cells = check_plan(rows, lines, place, tree, findings) if can_be_planned and place else {}
     sound = [row if number not in unsound else None for number, row in enumerate(rows)]
     check_scores(sound, findings)
+    check_curves(sound, findings, may_be_older=not tree.is_current)
     check_costs(sound, cells, findings)
 
 

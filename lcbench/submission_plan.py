@@ -39,7 +39,10 @@ _OF_A_CELL = (
     *(name for name in COLUMN_GROUPS["identity"] if name not in ("context", "batch")),
     *("wall_s", *COLUMN_GROUPS["provenance"], *COLUMN_GROUPS["environment"]),
 )
-_OF_A_TRAINING = ("learning_rate", "train_steps", "train_s", "num_params", "metric", "ceiling")
+_OF_A_TRAINING = (
+    *("learning_rate", "train_steps", "train_s", "curve_steps", "curve_loss_nats", "curve_s"),
+    *("num_params", "metric", "ceiling"),
+)
 _OF_A_MACHINE = tuple(
     name
     for name in COLUMN_GROUPS["environment"]

@@ -60,12 +60,14 @@ _RANGES: dict[str, tuple[float, float]] = {
     "schema_version": (SCHEMA_VERSION, SCHEMA_VERSION),
     **dict.fromkeys(("suite_version", "task_version"), (1, 10**6)),
     **dict.fromkeys(("train_context", "context", "batch", "train_steps"), (1, 2**31)),
+    "curve_steps": (1, 2**31),
     **dict.fromkeys(("num_examples", "train_tokens"), (1, 2**50)),
     "num_params": (0, 2**50),
     "seed": (0, 2**31),
-    **dict.fromkeys(("wall_s", "train_s"), (0, LONGEST_S)),
+    **dict.fromkeys(("wall_s", "train_s", "curve_s"), (0, LONGEST_S)),
     **dict.fromkeys(("score", "floor", "ceiling", "score_se", "loss_nats"), (0, 10**4)),
     **dict.fromkeys(("score_by_example", "score_by_position"), (0, 10**4)),
+    "curve_loss_nats": (0, 10**4),
     "score_by_distance": (0, 1),
     "count_by_distance": (0, 2**40),
     "learning_rate": (_TINY, 10**3),
@@ -84,6 +86,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 LIST_LENGTHS = {
     "score_by_distance": (0, 40), "count_by_distance": (0, 40), "score_by_position": (1, 40),
     "score_by_example": (1, 10**6), "timings_ns": (4, 200),
+    **dict.fromkeys(("curve_steps", "curve_loss_nats", "curve_s"), (1, 32)),
 }  # fmt: skip
 
 _ALWAYS = (

@@ -57,6 +57,7 @@ RULES: dict[str, str] = {
     "machine": "Rows with one env_id say the same of the machine, and of one kind of device.",
     "task": "Metric, ceiling, floor, budget and number of examples are those of the task and plan.",
     "score": "Scores are what their examples, bits and distances add up to.",
+    "curve": "A learning curve rises in steps and seconds, and ends where its training did.",
     "timing": "Medians, spreads and ratios are what the raw timings give.",
     "rate": "Tokens a second are what the time of a step gives.",
     "wall-clock": "What was timed fits into the time the cell took.",

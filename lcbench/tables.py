@@ -112,6 +112,11 @@ def show_leaderboard(
         near = curve[(curve["suite"] == suite) & (curve["device_kind"] == device_kind)]
         for task, points in near.groupby("task"):
             out.print(_distance_table(str(task), points, part))
+        if show.budget == "time":
+            of_board = (everything["suite"] == suite) & (everything["device_kind"] == device_kind)
+            _show_equal_time(
+                slices.narrow(everything[of_board], show.task, show.context), part, out
+            )
         out.print(Text(legend(part, shown), style="dim"))
         if suite in ranking.drafts(frame):
             out.print(Text(DRAFT_NOTE, style="yellow"))
@@ -131,7 +136,9 @@ DRAFT_NOTE = (
 _BUDGETS = {
     "steps": "Counted are models trained for as many steps as vanilla's.",
     "time": "Counted are models trained in vanilla's time, 10 % more forgiven; slower ones are"
-    " timeouts and score 0.",
+    " timeouts and score 0. Losses in equal time are those of learning curves when the fastest"
+    " method on the same machine was at its end: a training that is cut short there, with its"
+    " learning rate still high, is none that was planned for that time.",
 }
 
 
@@ -233,6 +240,42 @@ def _distance_table(task: str, points: pd.DataFrame, board: pd.DataFrame) -> Tab
         shares = (pooled["right"].sum() / pooled["count"].sum()).to_dict()
         cells = [f"{100 * shares[start]:.0f}" if start in shares else "–" for start in starts]
         table.add_row(str(entry["label"]), *cells)
+    return table
+
+
+def _show_equal_time(rows: pd.DataFrame, board: pd.DataFrame, out: Console) -> None:
+    """Print the training loss after equal steps and after equal time, a table a task and machine.
+
+    Args:
+        rows: All rows of the board, those that were too slow for its budget among them.
+        board: `ranking.leaderboard` with `label`.
+        out: Where to.
+    """
+    raced = ranking.equal_time(rows)
+    where = ["task", "task_config", "train_context", "steps", *ranking.MACHINE]
+    races = [part for _, part in raced.groupby(where, dropna=False) if len(part) > 1]
+    for race in races:
+        out.print(_equal_time_table(race, board))
+    if not races:
+        told = "Losses in equal time: no two methods have learning curves of one task and machine."
+        out.print(Text(told, style="dim"))
+
+
+def _equal_time_table(race: pd.DataFrame, board: pd.DataFrame) -> Table:
+    first: Any = race.iloc[0]
+    table = new_table(f"{first['task']}, training loss in equal time: {first['device']}")
+    table.add_column("Method", no_wrap=True)
+    for title in (
+        *(f"Loss, nats\nafter {first['steps']:,} steps", "Training time\n× fastest"),
+        *(f"Loss, nats\nafter {first['equal_s']:,.1f} s", "Steps\nby then"),
+    ):
+        table.add_column(title, justify="right")
+    for entry in board.to_dict("records"):
+        for row in _rows_of(race, entry).to_dict("records"):
+            ends = f"{row['loss_at_steps']:.3f}", f"{row['relative_time']:.2f}"
+            known = not pd.isna(row["loss_at_time"])
+            then = f"{row['loss_at_time']:.3f}", f"{row['steps_at_time']:,.0f}"
+            table.add_row(str(entry["label"]), *ends, *(then if known else ("–", "–")))
     return table
 
 

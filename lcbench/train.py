@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lcbench.contract import InvalidOutputError
+from lcbench.curve import Curve, CurveRecorder
 from lcbench.method import State
 from lcbench.model import Backbone
 from lcbench.suite import TaskPlan
@@ -47,6 +48,14 @@ class Report(NamedTuple):
     steps: int
     loss: float
     tokens_per_s: float
+
+
+class Training(NamedTuple):
+    """How training went."""
+
+    loss_nats: float
+    """The mean of the last tenth of the steps."""
+    curve: Curve
 
 
 class Evaluation(NamedTuple):
@@ -90,7 +99,7 @@ def train(
     learning_rate: float,
     dtype: torch.dtype,
     report: Callable[[Report], None],
-) -> float:
+) -> Training:
     """Train a model in place.
 
     Args:
@@ -101,9 +110,6 @@ def train(
         learning_rate: Its peak.
         dtype: float32, or bfloat16 for mixed precision.
         report: Called now and then; reading the loss waits for the device, so not at each step.
-
-    Returns:
-        The mean loss of the last tenth of the steps, in nats.
 
     Raises:
         DivergedError: A loss that is not finite.
@@ -120,10 +126,12 @@ def train(
     started = reported = monotonic()
     tokens = 0
     tail: list[Tensor] = []
+    recorder = CurveRecorder(plan.steps, device)
     for step, batch in enumerate(_batches(task, plan, scope)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(learning_rate, step, plan.steps)
         loss = _step(model, optimizer, batch, device, dtype)
+        recorder.add(loss)
         tokens += batch.inputs.size
         if step >= plan.steps * 9 // 10:
             tail.append(loss)
@@ -133,7 +141,7 @@ def train(
             if not math.isfinite(value):
                 raise DivergedError(f"the training loss became {value} by step {step + 1}")
             report(Report(step + 1, plan.steps, value, tokens / (reported - started)))
-    return torch.stack(tail).mean().item()
+    return Training(torch.stack(tail).mean().item(), recorder.curve())
 
 
 def _step(

@@ -155,6 +155,9 @@ def test_a_quality_cell_gives_one_row_a_context() -> None:
         assert row["train_steps"] == 5
         assert row["train_tokens"] == 5 * 4 * 32
         assert row["train_s"] > 0
+        assert row["curve_steps"] == [1, 2, 3, 4, 5]
+        assert len(row["curve_loss_nats"]) == len(row["curve_s"]) == 5
+        assert 0 < row["curve_s"][0] <= row["curve_s"][-1] <= row["train_s"]
         assert row["batch"] == 4
         assert row["num_examples"] == 512 // row["context"]
         assert len(row["correct_bits"]) == 2 * row["num_examples"] // 8
@@ -174,7 +177,8 @@ def test_a_quality_cell_measured_twice_is_the_same_to_the_last_bit() -> None:
     torch.rand(3)
     again = run_cell(cell, QUIET)
     # Time alone is no part of the result.
-    assert [{**row, "train_s": 0.0} for row in again] == [{**row, "train_s": 0.0} for row in first]
+    clocks = {"train_s": 0.0, "curve_s": [0.0]}
+    assert [row | clocks for row in again] == [row | clocks for row in first]
 
 
 def test_a_quality_cell_runs_with_the_threads_it_was_planned_with() -> None:
@@ -280,6 +284,16 @@ def test_the_learning_rate_that_does_best_on_validation_is_scored() -> None:
         assert losses[3e-3] == min(losses.values())
     (cell, *_) = plan("stateless", steps=30, learning_rates=rates[::-1])
     assert {row["learning_rate"] for row in run_cell(cell, QUIET)} == {3e-3}
+
+
+def test_the_learning_curve_is_of_the_rate_that_is_scored() -> None:
+    losses: list[list[float]] = []
+    for rates in ((3e-3,), (3e-3, 1e-12), (1e-12, 3e-3)):
+        (cell, *_) = plan("stateless", steps=30, learning_rates=rates)
+        rows = run_cell(cell, QUIET)
+        assert rows[0]["curve_loss_nats"] == rows[1]["curve_loss_nats"]
+        losses.append(rows[0]["curve_loss_nats"])
+    assert losses[0] == losses[1] == losses[2]
 
 
 def test_a_learning_rate_that_diverges_leaves_the_others() -> None:

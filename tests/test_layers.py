@@ -12,13 +12,13 @@ LAYERS = (
     {"config", "paths", "locks", "descent", "confinement", "reproduce", "__init__"},
     {"method", "task", "methods", "suites", "app", "places", "confined"},
     {"blocks", "blockwise", "sampling", "suite", "corpus", "floors", "statistics", "starter"}
-    | {"examples"},
+    | {"examples", "curve"},
     {"attention", "block_sparse", "distance_bias", "chunkwise"},
     {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"}
     | {"references"},
     {"train", "rows", "probe", "parts", "families", "journal", "memory"}
     | {"counting", "noise", "peaks", "guard"},
-    {"scores", "costs", "disturbance"},
+    {"scores", "costs", "disturbance", "learning"},
     {"quality", "runs"},
     {"ranking", "budgets", "tiers"},
     {"slices"},
@@ -31,7 +31,7 @@ LAYERS = (
     {"runner", "merging", "submission_rules", "submission_thrift"},
     {"submission_pages", "submission_rows"},
     {"submission_tree"},
-    {"submission_scores", "submission_costs"},
+    {"submission_scores", "submission_costs", "submission_curves"},
     {"submission_plan"},
     {"submission_file"},
     {"submission"},
@@ -55,7 +55,7 @@ NO_TORCH = {
     "gate", "evidence", "command", "slices", "tiers", "cli_measure", "cli_browse",
     "cli_contribute", "reproduce", "examples", "cards", "compare_text", "runs", "disturbance",
     "buckets", "submission", "submission_report", "submission_checks", "scaffold", "difference",
-    "submitting", "verifying", "pull_request", "reviewing",
+    "learning", "submitting", "verifying", "pull_request", "reviewing",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"}

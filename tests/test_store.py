@@ -43,6 +43,9 @@ def test_what_is_written_is_read_back(tmp_path: Path):
         score=0.5,
         score_by_distance=[None, 0.25, 1.0],
         count_by_distance=np.array([0, 4, 8]),
+        curve_steps=[50, 100],
+        curve_loss_nats=[2.5, 0.5],
+        curve_s=[1.0, 2.25],
         correct_bits=b"\x05",
         num_examples=np.int64(12),
         dirty=True,
@@ -56,6 +59,8 @@ def test_what_is_written_is_read_back(tmp_path: Path):
     assert got["started_at"] == START
     assert bool(got["dirty"]) is True
     np.testing.assert_array_equal(got["score_by_distance"], [np.nan, 0.25, 1.0])
+    assert got["curve_steps"].tolist() == [50, 100]
+    assert (got["curve_loss_nats"].tolist(), got["curve_s"].tolist()) == ([2.5, 0.5], [1.0, 2.25])
     assert got["schema_version"] == store.SCHEMA_VERSION
 
 
@@ -172,6 +177,17 @@ def test_an_older_file_reads_as_null_where_it_lacks_a_column(tmp_path: Path):
     assert (old["score"], old["method"]) == (0.5, "vanilla")
     assert pd.isna(old["peak_bytes"])
     assert read_rows([tmp_path / "old.parquet"], ["peak_bytes"]).frame["peak_bytes"].isna().all()
+
+
+def test_a_file_from_before_learning_curves_reads_as_null_there(tmp_path: Path):
+    curve = ["curve_steps", "curve_loss_nats", "curve_s"]
+    table = store.to_table([quality_row(score=0.5)])
+    pq.write_table(table.drop_columns(curve), tmp_path / "old.parquet")
+    old = read_table([tmp_path]).table
+    assert old.schema == SCHEMA
+    assert all(old[name].null_count == 1 for name in curve)
+    # The digest in its name stays right.
+    assert store.content_digest(old) == store.content_digest(table)
 
 
 def test_a_file_sealed_while_its_folder_is_read_is_found_where_it_went(

@@ -280,6 +280,12 @@ def one_value_null(column: str, kind: str) -> Callable[[Rows], Rows]:
     return put(column, None, kind)
 
 
+def without_curves(rows: Rows) -> Rows:
+    for row in of(rows, "quality") + of(rows, "quality", "vanilla"):
+        row.update(curve_steps=None, curve_loss_nats=None, curve_s=None)
+    return rows
+
+
 BAD_ROWS: dict[str, tuple[str, Callable[[Rows], Rows]]] = {
     "swapped method names": ("method-hash", swap_methods),
     "a method under another's name": ("method", put("method", "retention")),
@@ -343,6 +349,16 @@ BAD_ROWS: dict[str, tuple[str, Callable[[Rows], Rows]]] = {
     "a better ratio": ("timing", put("vs_vanilla", 50.0, "prefill")),
     "milliseconds that are seconds": ("timing", put("step_ms", lambda ms: ms / 1e3, "prefill")),
     "a higher rate": ("rate", put("tokens_per_s", 1e9, "prefill")),
+    "a curve that lacks its times": ("nulls", one_value_null("curve_s", "quality")),
+    "no curve at all": ("nulls", without_curves),
+    "a cost with a curve": ("nulls", put("curve_s", [1.0], "prefill")),
+    "a curve with a point less": ("curve", put("curve_s", lambda seconds: seconds[:-1])),
+    "a curve of other steps": ("curve", put("curve_steps", lambda steps: [2 * n for n in steps])),
+    "a curve whose steps go back": ("curve", put("curve_steps", lambda steps: steps[::-1])),
+    "a curve whose clock goes back": ("curve", put("curve_s", lambda seconds: seconds[::-1])),
+    "a curve longer than training": ("wall-clock", put("curve_s", lambda s: [n + 99 for n in s])),
+    "a curve that is endless": ("range", put("curve_loss_nats", [1.0] * 33)),
+    "a loss of a curve that is none": ("finite", put("curve_loss_nats", [float("nan")])),
     "calls longer than the cell": ("wall-clock", put("wall_s", 1e-6, "decode")),
     "training longer than the cell": ("wall-clock", put("train_s", 3_000.0)),
     "a peak below the weights": ("memory", put("peak_bytes", 10, "train_step")),
@@ -537,6 +553,10 @@ def test_what_was_published_outlives_the_code_that_measured_it(
     content, name = seal(rows)
     assert rules_of(check_content(content, name, read_tree())) == {"harness-hash", "method-hash"}
     assert check_content(content, name, read_tree(is_current=False)) == []
+
+
+def test_what_was_published_before_there_were_curves_has_none(rows: Rows, seal: Any) -> None:
+    assert check_content(*seal(without_curves(rows)), read_tree(is_current=False)) == []
 
 
 def test_links_and_strange_files_are_told_and_not_followed(

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lcbench import curve as curves
 from lcbench import train as training
+from lcbench.curve import MOST_POINTS, Curve, CurveRecorder
 from lcbench.measure import Workload, measure_memory
 from lcbench.method import Method, MethodConfig, ModelShape
 from lcbench.model import Backbone
@@ -25,6 +27,7 @@ from lcbench.train import (
     Evaluation,
     OutOfTimeError,
     Report,
+    Training,
     context_at,
     evaluate,
     learning_rate_at,
@@ -95,7 +98,7 @@ def plan(**changes: Any) -> TaskPlan:
     return TaskPlan(**fields | changes)
 
 
-def train(
+def trained(
     model: Backbone,
     task: Task | None = None,
     *,
@@ -104,12 +107,17 @@ def train(
     scope: dict[str, Any] = SCOPE,
     reports: list[Report] | None = None,
     **changes: Any,
-) -> float:
+) -> Training:
     told = reports if reports is not None else []
     return training.train(
         model, task or Echo(), plan(**changes), scope,
         learning_rate=learning_rate, dtype=dtype, report=told.append,
     )  # fmt: skip
+
+
+def train(model: Backbone, task: Task | None = None, **options: Any) -> float:
+    """The mean loss of the last tenth of the steps."""
+    return trained(model, task, **options).loss_nats
 
 
 def score(
@@ -242,6 +250,67 @@ def test_the_last_step_is_always_reported() -> None:
     assert reports[-1].step == reports[-1].steps == 3
     assert reports[-1].loss == pytest.approx(loss)
     assert reports[-1].tokens_per_s > 0
+
+
+@pytest.mark.parametrize(
+    ("steps", "ends"),
+    [
+        (1, [1]),
+        (3, [1, 2, 3]),
+        (MOST_POINTS, list(range(1, MOST_POINTS + 1))),
+        (2 * MOST_POINTS, list(range(2, 2 * MOST_POINTS + 1, 2))),
+    ],
+)
+def test_a_curve_has_equal_spans_and_ends_with_the_last_step(steps: int, ends: list[int]) -> None:
+    assert trained(build(), steps=steps).curve.steps == ends
+
+
+@pytest.mark.parametrize("steps", [33, 50, 200, 1001])
+def test_spans_of_a_curve_differ_by_a_step_at_most(steps: int) -> None:
+    recorder = CurveRecorder(steps, torch.device("cpu"))
+    for _ in range(steps):
+        recorder.add(torch.tensor(1.0))
+    told = recorder.curve()
+    assert len(told.steps) == MOST_POINTS
+    assert told.steps[-1] == steps
+    lengths = np.diff([0, *told.steps])
+    assert lengths.max() - lengths.min() <= 1
+
+
+def test_a_curve_is_the_mean_loss_of_each_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    real = training._step
+
+    def noting(*arguments: Any) -> Tensor:
+        loss = real(*arguments)
+        seen.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(training, "_step", noting)
+    told = trained(build(), steps=70)
+    spans = np.split(np.array(seen), told.curve.steps[:-1])
+    assert told.curve.loss_nats == pytest.approx([span.mean() for span in spans])
+    assert told.curve.loss_nats[-1] < 0.5 * told.curve.loss_nats[0]
+    assert told.loss_nats == pytest.approx(np.mean(seen[63:]))
+
+
+def test_the_clock_of_a_curve_starts_with_training_and_never_goes_back() -> None:
+    began = time.monotonic()
+    seconds = trained(build(), steps=70).curve.seconds
+    assert seconds[0] > 0
+    assert seconds == sorted(seconds)
+    assert seconds[-1] <= time.monotonic() - began
+
+
+def test_a_curve_tells_the_seconds_at_the_end_of_each_span(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter([100.0, 101.5, 104.0])
+    monkeypatch.setattr(curves, "monotonic", lambda: next(clock))
+    recorder = CurveRecorder(2, torch.device("cpu"))
+    recorder.add(torch.tensor(3.0))
+    recorder.add(torch.tensor(1.0))
+    assert recorder.curve() == Curve([1, 2], [3.0, 1.0], [1.5, 4.0])
 
 
 class Waits(TorchDispatchMode):

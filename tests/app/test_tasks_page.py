@@ -148,6 +148,57 @@ def test_the_curve_marks_the_trained_context_and_draws_the_floor(
     assert any(shape["x0"] == 64 for shape in curve["layout"]["shapes"])
 
 
+def with_curves(results: Path, chosen: dict[str, object], slowness: float, **more: object) -> None:
+    change(
+        results, {"kind": "quality", "task": "mqar", **chosen},
+        curve_steps=[50, 100], curve_loss_nats=[2.0, 1.0], curve_s=[slowness, 2 * slowness],
+        **{"env_id": "here", "device": "<b>a device</b>", "threads": 2, **more},
+    )  # fmt: skip
+
+
+def test_learning_curves_are_drawn_over_steps_and_over_seconds(
+    sample: SimpleNamespace, results: Path, open_page: OpenPage
+):
+    sample.write(results)
+    with_curves(results, {"method": "vanilla"}, 3.0)
+    with_curves(results, {"method": "recurrence"}, 1.0)
+    page = open_page("tasks", task="mqar")
+    assert page.selectbox(key="over").value == "steps"
+    lines = {line["name"]: line for line in figure(page, 2)["data"]}
+    assert set(lines) == {"vanilla", "recurrence"}
+    assert list(lines["vanilla"]["x"]) == [50, 100]
+    assert list(lines["vanilla"]["y"]) == [2.0, 1.0]
+    page = open_page("tasks", task="mqar", over="seconds")
+    assert page.selectbox(key="over").value == "seconds"
+    lines = {line["name"]: line for line in figure(page, 2)["data"]}
+    assert list(lines["vanilla"]["x"]) == [3.0, 6.0]
+    assert list(lines["recurrence"]["x"]) == [1.0, 2.0]
+    assert "planned for longer" in texts(page)
+
+
+def test_seconds_of_two_machines_are_not_drawn_together(
+    sample: SimpleNamespace, results: Path, open_page: OpenPage
+):
+    sample.write(results)
+    with_curves(results, {"method": "sliding-window"}, 1.0)
+    with_curves(results, {"method": "recurrence"}, 2.0, env_id="there", device="other")
+    assert len(figure(open_page("tasks", task="mqar"), 2)["data"]) == 3
+    page = open_page("tasks", task="mqar", over="seconds")
+    names = {line["name"] for line in figure(page, 2)["data"]}
+    assert len(names) == 2
+    assert "recurrence" not in names
+    assert "one of 2 machines alone: `<b>a device</b>`" in texts(page)
+
+
+def test_results_without_learning_curves_say_so(
+    sample: SimpleNamespace, results: Path, open_page: OpenPage
+):
+    sample.write(results)
+    page = open_page("tasks", task="mqar")
+    assert "No learning curve was kept" in texts(page)
+    assert "over" not in {box.key for box in page.selectbox}
+
+
 def test_the_example_shows_where_evidence_and_answers_are(
     sample: SimpleNamespace, results: Path, open_page: OpenPage
 ):

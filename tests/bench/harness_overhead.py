@@ -87,7 +87,7 @@ def train_through_lcbench(model: Backbone, task: Task) -> float:
     return train(
         model, task, PLAN, SCOPE,
         learning_rate=1e-2, dtype=torch.float32, report=lambda report: None,
-    )  # fmt: skip
+    ).loss_nats  # fmt: skip
 
 
 def score_through_lcbench(model: Backbone, task: Task) -> float:

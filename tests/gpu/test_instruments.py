@@ -1,5 +1,6 @@
 """The instruments on a CUDA device, against work of known size. Skipped where there is none."""
 
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lcbench import errands, measure, noise, registry
 from lcbench import train as training
 from lcbench.counting import count_work
+from lcbench.curve import MOST_POINTS, CurveRecorder
 from lcbench.isolation import Send, Verdict, call
 from lcbench.measure import Workload, measure_memory, time_alternating
 from lcbench.model import Backbone
@@ -182,6 +184,25 @@ def test_training_waits_for_the_device_as_often_in_forty_steps_as_in_ten(
             torch.cuda.set_sync_debug_mode("default")
         waits.append(sum("synchronizing CUDA" in str(w.message) for w in caught))
     assert waits[1] == waits[2]
+
+
+def test_a_curve_tells_the_devices_time_and_holds_nothing_up() -> None:
+    loss, steps = torch.ones((), device=CUDA), 64
+    torch.stack([loss]).mean().item()  # warms up
+    began = time.monotonic()
+    recorder = CurveRecorder(steps, CUDA)
+    for _ in range(steps):
+        torch.cuda._sleep(10**7)
+        recorder.add(loss)
+    launched = time.monotonic() - began
+    told = recorder.curve()
+    passed = time.monotonic() - began
+    assert launched < 0.5 * passed, "the host waited for the device"
+    assert told.loss_nats == [1.0] * MOST_POINTS
+    assert told.seconds == sorted(told.seconds)
+    assert told.seconds[-1] == pytest.approx(passed, rel=0.1)
+    halfway = told.seconds[len(told.seconds) // 2 - 1]
+    assert halfway == pytest.approx(told.seconds[-1] / 2, rel=0.2)
 
 
 def take_too_much(send: Send) -> None:
