@@ -384,6 +384,18 @@ def test_pathfinder_tells_nothing_by_what_is_near_the_dots_of_a_large_image() ->
     assert abs(dashes[joined].mean() - dashes[~joined].mean()) < 0.03 * dashes.mean()
 
 
+@pytest.mark.parametrize("context", [64, 484, 1024])
+def test_pathfinder_lays_curves_anywhere_and_joins_half_of_the_dots(context: int) -> None:
+    examples, side = 2000, math.isqrt(context)
+    inputs, targets, _ = build("pathfinder", {}).sample(np.random.default_rng(3), examples, context)
+    assert abs((targets[:, -1] == targets.max()).mean() - 0.5) < 5 * (0.25 / examples) ** 0.5
+    dashes = (inputs == 1).mean(axis=0).reshape(side, side)
+    # No side of the image is unlike another.
+    for other in (dashes.T, dashes[::-1], dashes[:, ::-1]):
+        assert np.abs(other - dashes).mean() < 0.2 * dashes.mean()
+    assert np.abs(dashes.mean(axis=0) - dashes.mean(axis=1)).max() < 0.15 * dashes.mean()
+
+
 @pytest.mark.parametrize("context", [64, 80, 625])
 def test_pathfinder_draws_the_largest_square_after_filler(context: int) -> None:
     inputs = build("pathfinder", {}).sample(np.random.default_rng(3), 8, context).inputs
