@@ -3,12 +3,15 @@
 Source: Linsley et al. (2018), "Learning long-range spatial dependencies with horizontal gated
 recurrent units", arXiv:1805.08315, and the Pathfinder task of Tay et al. (2020), "Long Range
 Arena", arXiv:2011.04006. The generator is lcbench's own. Changed: pixels have three values, a
-curve may cross itself, and dots that are not joined lie as far apart as those that are.
-Shapes: B batch, T tokens, S side of the image, L pixels of a curve, P pixels of a shape.
+curve may cross itself, and dots that are not joined lie as far apart as those that are. Curves are
+drawn with whole numbers and sums alone, so that a seed gives the same images on every machine.
+Shapes: B batch, T tokens, S side of the image, L pixels of a curve, C places to try.
 """
 
+import functools
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,8 @@ DASH_LENGTH, PERIOD = 2, 3
 """Pixels of a dash, and of a dash and the gap after it."""
 APART = 3
 """Pixels of two curves are no nearer than this, those of one that follow each other are nearer."""
+BORDER = APART - 1
+"""Pixels next to an image, so that what is near an edge lies within the array."""
 LRA_CONTEXT = 1024
 NEARBY = 4
 """Pixels around a dot that a look at the dots alone takes in."""
@@ -31,11 +36,19 @@ FACING = 0.75
 TRIED_AT_ONCE = 2**18
 """Pixels of the images that are tried at once."""
 TRIES = 8
-"""Curves tried for one place in an image."""
-MIRRORED, ANYWHERE = (2, 10), (7, 10)
-"""Pairs that about so many attempts bring forth, of each kind."""
+"""Places tried for one curve in an image."""
+HALF_TURN = 2**15
+"""Directions are whole numbers that wrap around, and are followed to within 1,024 of a turn."""
+STEPS = [
+    np.array([part(math.tau * (step + 0.5) / 1024) for step in range(1024)], np.float32)
+    for part in (math.sin, math.cos)
+]
+"""Rows and columns of a step in each direction."""
+TURNS = np.array([NormalDist().inv_cdf((drawn + 0.5) / 256) for drawn in range(256)])
+"""Normal turns: what a byte stands for, in standard deviations."""
 
-FloatArray = NDArray[np.float64]
+Curves = NDArray[np.float32]
+Places = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,19 +93,20 @@ class Pathfinder(Task[Config]):
             )
         length, bend = self._length(side), self.config.bend
         first, second = _pairs(rng, batch, side, length, bend)
-        canvas, rows = _Canvas(batch, side), np.arange(batch)
-        for curve in (first, second):
-            canvas.draw(rows, curve, dotted=True)
-        for _ in range(self.config.num_distractors):
-            curves = _anywhere(rng, (batch, TRIES, max(2, length // 3)), canvas, bend)
-            chosen, fits = canvas.choose(np.rint(curves).astype(np.int64), dotted=False)
-            canvas.draw(rows[fits], chosen[fits], dotted=False)
+        canvas = _Canvas(batch, side)
+        first, second = first + canvas.images, second + canvas.images
+        canvas.draw(first, dotted=True)
+        canvas.draw(second, dotted=True)
+        shape = (self.config.num_distractors, batch)
+        walks = _walks(rng, shape, max(2, length // 3), bend)
+        for places in canvas.anywhere(rng, walks, TRIES)[0]:
+            canvas.draw(canvas.choose(places, dotted=False)[0], dotted=False)
         # The label is drawn last: images that are joined and not differ in the place of a dot.
         joined = rng.integers(2, size=batch)
-        canvas.draw_dots(first[:, 0])
-        canvas.draw_dots(np.where(joined[:, None], first[:, -1], second[:, 0]))
+        canvas.draw_dots(first[0])
+        canvas.draw_dots(np.where(joined, first[-1], second[0]))
         inputs = np.full((batch, context), FILLER)
-        inputs[:, context - side**2 :] = canvas.image.reshape(batch, -1)
+        inputs[:, context - side**2 :].reshape(batch, side, side)[:] = canvas.image
         targets = np.full_like(inputs, IGNORE)
         targets[:, -1] = NO + joined
         return Batch(inputs, targets)
@@ -133,127 +147,181 @@ class Pathfinder(Task[Config]):
 
 
 class _Canvas:
-    """Images under way, one a row, and where in them there is room."""
+    """Images under way, and where in them there is room.
+
+    All are laid flat into one array, with a border above and to the left of each, which is below
+    and to the right of the one before. A pixel has one number, its place in that array.
+    """
 
     def __init__(self, batch: int, side: int) -> None:
         self.side = side
-        self.image = np.full((batch, side, side), GROUND)
-        self.dot = _square(int(side >= LARGE))
-        self.margin = int(self.dot.max())
-        # A border keeps what is next to an edge within the array.
-        self.width = side + 2 * APART
-        self.lines = np.zeros((batch, self.width, self.width), np.bool_)
+        self.margin = int(side >= LARGE)
+        self.width = side + BORDER
+        self.dot = _square(self.margin) @ (self.width, 1)
+        self.images = np.arange(0, batch * self.width**2, self.width**2)
+        self.spare = batch * self.width**2 + BORDER * (self.width + 1)
+        """A place near no image, for what has no room."""
+        self.pixels = np.zeros(self.spare + 1, np.uint8)
+        self.lines = np.zeros(self.spare + 1, np.bool_)
         """Where curves run, and the dots that may come to their ends."""
 
-    def choose(self, curves: IntArray, *, dotted: bool) -> tuple[IntArray, NDArray[np.bool_]]:
-        """Of each image's candidates `[B, C, L, 2]` the first with room, and whether one has."""
-        inside = (curves >= self.margin) & (curves < self.side - self.margin)
-        fits = np.all(inside.reshape(*inside.shape[:2], -1), axis=2)
-        if self.lines.any():
-            points = self._with_dots(curves) if dotted else curves
-            taken = _spread(self.lines, APART - 1).reshape(-1)
-            fits &= ~np.any(taken[self._places(np.clip(points, 0, self.side - 1))], axis=2)
-        return curves[np.arange(len(curves)), fits.argmax(axis=1)], np.any(fits, axis=1)
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The images without their border, `[B, S, S]`."""
+        bordered = self.pixels[: len(self.images) * self.width**2]
+        return bordered.reshape(-1, self.width, self.width)[:, BORDER:, BORDER:]
 
-    def draw(self, rows: IntArray, curves: IntArray, *, dotted: bool) -> None:
-        """Draw dashes along `[R, L, 2]` and keep later curves from what is near."""
-        dashes = curves[:, np.arange(curves.shape[1]) % PERIOD < DASH_LENGTH]
-        self.image[rows[:, None], dashes[..., 0], dashes[..., 1]] = DASH
-        self.keep_clear(rows, curves, dotted=dotted)
+    def anywhere(
+        self, rng: np.random.Generator, curves: Curves, tries: int
+    ) -> tuple[IntArray, NDArray[np.bool_]]:
+        """Places in an image for curves `[2, L, ..., B]`, and whether they can be whole.
 
-    def keep_clear(self, rows: IntArray, curves: IntArray, *, dotted: bool) -> None:
-        """Keep later curves from what is near `[R, L, 2]`, which is not drawn."""
-        points = self._with_dots(curves[:, None])[:, 0] if dotted else curves
-        self.lines.reshape(-1)[self._places(points, rows)] = True
+        Every place is as likely. Returns `[..., C, L, B]` and `[..., B]`.
+        """
+        pixels = np.floor(curves + rng.random((2, 1, *curves.shape[2:]), np.float32))
+        low, high = pixels.min(axis=1, keepdims=True), pixels.max(axis=1, keepdims=True)
+        rows, columns = pixels - low
+        places = np.moveaxis(rows * self.width + columns, 0, -2).astype(np.int64)
+        room = (self.side - 2 * self.margin - (high - low))[:, 0]
+        # A whole number of places, of which 16 bits tell a share.
+        drawn = np.frombuffer(rng.bytes(2 * tries * room.size), "<u2")
+        drawn = drawn.reshape(2, *room.shape[1:-1], tries, room.shape[-1])
+        down, right = (drawn * np.maximum(room, 0).astype(np.int64)[..., None, :]) >> 16
+        corner = down * self.width + right + (BORDER + self.margin) * (self.width + 1)
+        return places[..., None, :, :] + corner[..., None, :], (room > 0).all(axis=0)
+
+    def choose(self, places: IntArray, *, dotted: bool) -> tuple[IntArray, NDArray[np.bool_]]:
+        """Of each image's candidates `[C, L, B]` the first with room, and if there is one."""
+        taken = _near(self.lines, self.width)
+        points = self._with_dots(places) if dotted else places
+        free = ~taken[points + self.images].any(axis=1)
+        chosen = places[free.argmax(axis=0), :, np.arange(len(self.images))].T + self.images
+        fits: NDArray[np.bool_] = np.any(free, axis=0)
+        return np.where(fits, chosen, self.spare), fits
+
+    def draw(self, places: IntArray, *, dotted: bool) -> None:
+        """Draw dashes along `[L, B]` and keep later curves from what is near."""
+        self.pixels[places[np.arange(len(places)) % PERIOD < DASH_LENGTH]] = DASH
+        self.keep_clear(places, dotted=dotted)
+
+    def keep_clear(self, places: IntArray, *, dotted: bool) -> None:
+        """Keep later curves from what is near `[L, B]`, which is not drawn."""
+        self.lines[self._with_dots(places) if dotted else places] = True
 
     def draw_dots(self, at: IntArray) -> None:
-        """A dot in each image: `[B, 2]` row and column."""
-        pixels = at[:, None] + self.dot
-        self.image[np.arange(len(at))[:, None], pixels[..., 0], pixels[..., 1]] = DOT
+        """A dot at each place `[B]`."""
+        self.pixels[self.dot[:, None] + at] = DOT
 
-    def _places(self, points: IntArray, rows: IntArray | None = None) -> IntArray:
-        """Where pixels `[R, ..., 2]` of some images lie in `lines` laid flat: `[R, ...]`."""
-        rows = np.arange(len(points)) if rows is None else rows
-        corner = rows * self.width**2 + APART * (self.width + 1)
-        corner = corner.reshape(-1, *[1] * (points.ndim - 2))
-        return points[..., 0] * self.width + points[..., 1] + corner
-
-    def _with_dots(self, curves: IntArray) -> IntArray:
-        """Curves `[R, C, L, 2]` and the pixels of the dots that may come to their ends."""
-        dots = curves[:, :, [0, -1], None] + self.dot
-        dots = dots.reshape(*curves.shape[:2], 2 * len(self.dot), 2)
-        return np.concatenate([curves, dots], axis=2)
+    def _with_dots(self, places: IntArray) -> IntArray:
+        """Curves `[..., L, B]` and the pixels of the dots that may come to their ends."""
+        if len(self.dot) == 1:
+            return places
+        ends = (places[..., end, None, :] + self.dot[:, None] for end in (0, -1))
+        return np.concatenate([places, *ends], axis=-2)
 
 
 def _pairs(
     rng: np.random.Generator, batch: int, side: int, length: int, bend: float
 ) -> tuple[IntArray, IntArray]:
-    """Two long curves for each image, `[B, L, 2]`, apart from each other.
+    """Two long curves for each image, places `[L, B]`, apart from each other.
 
     Seen from where the first begins, the second begins in the mirror image of where the first
     ends: as far away, as much to the side, and in as much of a bend. So nothing near the dots tells
     whether they are joined. Small images have no room for that; there the second lies anywhere.
     """
-    found: list[tuple[IntArray, IntArray]] = []
-    missing, kept, tried = batch, *(MIRRORED if side >= LARGE else ANYWHERE)
+    found: list[IntArray] = []
+    missing, share = batch, _share(side, length, bend)
     while missing > 0:
-        # As many as should do by the share that fitted so far.
-        attempts = max(4, min(4 + 11 * missing * tried // (10 * kept), TRIED_AT_ONCE // side**2))
-        scratch = _Canvas(attempts, side)
-        curves = _anywhere(rng, (attempts, 1, length), scratch, bend)[:, 0]
-        first, fits_first = scratch.choose(np.rint(curves[:, None]).astype(np.int64), dotted=True)
-        first = np.clip(first, scratch.margin, side - 1 - scratch.margin)
-        scratch.keep_clear(np.arange(attempts), first, dotted=True)
-        if side >= LARGE:
-            others = _mirrored(rng, curves, bend)
-        else:
-            others = _anywhere(rng, (attempts, TRIES, length), scratch, bend)
-        second = np.rint(others).astype(np.int64)
-        second, fits = scratch.choose(second, dotted=True)
-        # Far enough for two dots to be told apart in any direction.
-        apart = np.hypot(*(first[:, -1] - first[:, 0]).T)
-        fits &= fits_first & (apart >= max(side / 4, APART + 5 * scratch.margin))
-        found.append((first[fits], second[fits]))
-        missing -= int(fits.sum())
-        kept, tried = kept + int(fits.sum()), tried + attempts
-    first, second = (np.concatenate(part)[:batch] for part in zip(*found, strict=True))
-    return first, second
+        # Two standard deviations more than fit on average, so that one round mostly does.
+        attempts = 1 + int((missing + 2 * math.sqrt(missing)) / share)
+        attempts = min(attempts, max(4, TRIED_AT_ONCE // side**2))
+        pairs = _try_pairs(rng, attempts, side, length, bend)[:, :missing]
+        found.append(pairs)
+        missing -= pairs.shape[1]
+    pairs = np.concatenate(found, axis=1)
+    return pairs[:length], pairs[length:]
 
 
-def _anywhere(
-    rng: np.random.Generator, shape: tuple[int, int, int], canvas: _Canvas, bend: float
-) -> FloatArray:
-    """Curves at any place where they are whole: `[B, C, L, 2]` for a shape of B, C and L."""
-    heading = rng.uniform(0, 2 * np.pi, shape[:2])
-    curves = np.zeros((*shape, 2))
-    curves[:, :, 1:] = _walk(rng, heading, shape[2] - 1, bend / math.sqrt(shape[2]))
-    low, high = curves.min(axis=2, keepdims=True), curves.max(axis=2, keepdims=True)
-    room = np.maximum(0, canvas.side - 1 - 2 * canvas.margin - (high - low))
-    return curves + canvas.margin - low + room * rng.random(low.shape)
+@functools.cache
+def _share(side: int, length: int, bend: float) -> float:
+    """About the share of pairs that fit, the same every time."""
+    tried = max(16, min(1024, TRIED_AT_ONCE // side**2))
+    pairs = _try_pairs(np.random.default_rng(0), tried, side, length, bend)
+    return (pairs.shape[1] + 1) / (tried + 1)
 
 
-def _mirrored(rng: np.random.Generator, curves: FloatArray, bend: float) -> FloatArray:
-    """Curves that begin like the mirror image of where `[B, L, 2]` end: `[B, C, L, 2]`."""
-    length = curves.shape[1]
-    same = min(length, NEARBY + 2)
-    axis = curves[:, same - 1] - curves[:, 0]
-    axis /= np.maximum(1e-9, np.hypot(*axis.T))[:, None]
-    ends = curves[:, : -same - 1 : -1] - curves[:, :1]  # [B, same, 2] backwards from the end
-    along = (ends * axis[:, None]).sum(axis=2, keepdims=True)
-    begins = curves[:, :1] + 2 * along * axis[:, None] - ends
-    last = begins[:, -1] - begins[:, -2]
-    heading = np.repeat(np.arctan2(last[:, :1], last[:, 1:]), TRIES, axis=1)
-    tails = _walk(rng, heading, length - same, bend / math.sqrt(length))
-    begins = np.repeat(begins[:, None], TRIES, axis=1)
-    return np.concatenate([begins, begins[:, :, -1:] + tails], axis=2)
+def _try_pairs(
+    rng: np.random.Generator, attempts: int, side: int, length: int, bend: float
+) -> IntArray:
+    """The pairs that fit of so many, `[2 L, N]` places in an image."""
+    scratch, mirrored = _Canvas(0, side), side >= LARGE
+    walks = (_mirrored if mirrored else _walks)(rng, (attempts,), length, bend)
+    (curves,), fits = scratch.anywhere(rng, walks, 1)
+    rows, columns = np.divmod(curves[[0, length - 1]], scratch.width)
+    # Far enough for two dots to be told apart in any direction.
+    squared = (rows[1] - rows[0]) ** 2 + (columns[1] - columns[0]) ** 2
+    fits &= squared >= max(side / 4, APART + 5 * scratch.margin) ** 2
+    if mirrored:
+        first, second = curves[:length, fits], curves[None, length:, fits]
+    else:
+        walks = _walks(rng, (int(fits.sum()),), length, bend)
+        second, fits_second = scratch.anywhere(rng, walks, TRIES)
+        first, second = curves[:, fits][:, fits_second], second[..., fits_second]
+    scratch = _Canvas(first.shape[1], side)
+    scratch.keep_clear(first + scratch.images, dotted=True)
+    chosen, fits = scratch.choose(second, dotted=True)
+    return np.concatenate([first, chosen - scratch.images])[:, fits]
 
 
-def _walk(rng: np.random.Generator, heading: FloatArray, steps: int, turn: float) -> FloatArray:
-    """Places after each of some steps of length one, from headings `[B, C]`: `[B, C, steps, 2]`."""
-    headings = rng.normal(0, turn, (*heading.shape, steps))
-    np.cumsum(headings, axis=2, out=headings)
-    headings += heading[..., None]
-    return np.cumsum(np.stack([np.sin(headings), np.cos(headings)], axis=3), axis=2)
+def _walks(rng: np.random.Generator, shape: tuple[int, ...], length: int, bend: float) -> Curves:
+    """Curves from a corner in any direction: `[2, L, ...]` rows and columns."""
+    return _follow(_headings(rng, (length - 1, *shape), bend / math.sqrt(length)))
+
+
+def _mirrored(rng: np.random.Generator, shape: tuple[int, ...], length: int, bend: float) -> Curves:
+    """Pairs of curves `[2, 2 L, ...]`: the second begins like the mirror of the first's end."""
+    same, turn = min(length, NEARBY + 2), bend / math.sqrt(length)
+    headings = _headings(rng, (length - 1, *shape), turn)
+    tails = _headings(rng, (length - same + 1, *shape), turn)
+    # On from the last step of the way back, with a turn before each of the others.
+    tails += headings[1 - same] + np.uint16(HALF_TURN) - tails[:1]
+    first = _follow(headings)
+    ends = first[:, : -same - 1 : -1]  # [2, same, ...] backwards from the end
+    rows, columns = np.concatenate([ends, ends[:, -1:] + _follow(tails[1:])[:, 1:]], axis=1)
+    down, right = first[:, same - 1]
+    along = 2 * (rows * down + columns * right)
+    along /= np.maximum(down * down + right * right, np.float32(1e-9))
+    second = np.stack([along * down - rows, along * right - columns])
+    return np.concatenate([first, second], axis=1)
+
+
+def _headings(rng: np.random.Generator, shape: tuple[int, ...], turn: float) -> NDArray[np.uint16]:
+    """Directions of some steps, the first any, in `1 / 2**16` of a full turn: `[L, ...]`."""
+    drawn = np.frombuffer(rng.bytes(math.prod(shape)), np.uint8).reshape(shape)
+    turns = np.rint(TURNS * (turn * HALF_TURN / math.pi)).astype(np.int64).astype(np.uint16)
+    headings = turns[drawn]
+    headings[:1] = rng.integers(2 * HALF_TURN, size=headings[:1].shape, dtype=np.uint16)
+    return np.cumsum(headings, axis=0, dtype=np.uint16)
+
+
+def _follow(headings: NDArray[np.uint16]) -> Curves:
+    """The way from a corner by steps of length one: `[L - 1, ...]` to `[2, L, ...]`."""
+    directions = headings >> 6
+    way = np.zeros((2, len(headings) + 1, *headings.shape[1:]), np.float32)
+    for axis, step in enumerate(STEPS):
+        np.cumsum(step[directions], axis=0, out=way[axis, 1:])
+    return way
+
+
+def _near(lines: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """All pixels of images laid flat that are nearer than `APART` to one that is set."""
+    for step in (1, width):
+        spread = lines.copy()
+        for shift in range(step, APART * step, step):
+            spread[shift:] |= lines[:-shift]
+            spread[:-shift] |= lines[shift:]
+        lines = spread
+    return lines
 
 
 def _square(radius: int) -> IntArray:
@@ -303,13 +371,13 @@ def _dots(images: IntArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     return first, (images == DOT) & ~first
 
 
-def _centres(images: IntArray) -> tuple[FloatArray, FloatArray]:
+def _centres(images: IntArray) -> tuple[Places, Places]:
     """Row and column of either dot, `[B, 2]`."""
     first, second = (_mean_place(dot) for dot in _dots(images))
     return first, second
 
 
-def _facing(images: IntArray) -> FloatArray:
+def _facing(images: IntArray) -> Places:
     """How far the ink next to each dot lies towards the other one: sum of two cosines, `[B]`."""
     centres = _centres(images)
     between = centres[1] - centres[0]
@@ -321,7 +389,7 @@ def _facing(images: IntArray) -> FloatArray:
     return facing
 
 
-def _mean_place(pixels: NDArray[np.bool_]) -> FloatArray:
+def _mean_place(pixels: NDArray[np.bool_]) -> Places:
     """Mean row and column of those set: `[B, 2]`."""
     count = np.maximum(1, pixels.sum(axis=(1, 2)))
     place = np.arange(pixels.shape[1])
@@ -334,7 +402,7 @@ TASK = TaskSpec(
     config=Config,
     title="Pathfinder",
     family="images",
-    version=2,
+    version=3,
     metric="accuracy",
     ceiling=1.0,
     source="Tay et al. (2020), Long Range Arena, arXiv:2011.04006; own generator",

@@ -373,6 +373,19 @@ def test_listops_at_lras_lengths_has_the_floors_found_for_lra() -> None:
         assert abs(found[name].mean() - share) < 3 * error
 
 
+def test_listops_draws_digits_and_operators_evenly_and_values_as_lra_does() -> None:
+    inputs, targets, _ = build("listops", {}).sample(np.random.default_rng(3), 3000, 2000)
+    counts = np.bincount(inputs.ravel(), minlength=16)
+    for alike in (counts[:10], counts[11:15]):
+        assert np.abs(alike / alike.mean() - 1).max() < 0.01
+    assert counts[15] == counts[11:15].sum()
+    # Five arguments in six are digits, as an operator has six on average and is one itself.
+    assert abs(counts[:10].sum() / counts[15] - 5) < 0.1
+    shares = np.bincount(targets[:, -1], minlength=10) / 3000
+    assert np.abs(shares[[0, 9]] - 0.17).max() < 0.03
+    assert np.abs(shares[1:9] - 0.083).max() < 0.025
+
+
 def test_pathfinder_tells_nothing_by_what_is_near_the_dots_of_a_large_image() -> None:
     task = build("pathfinder", {}, "test")
     inputs, targets, _ = task.sample(np.random.default_rng(3), 1000, 1024)
@@ -382,6 +395,18 @@ def test_pathfinder_tells_nothing_by_what_is_near_the_dots_of_a_large_image() ->
     joined = targets[:, -1] == targets.max()
     dashes = (inputs == 1).sum(axis=1)
     assert abs(dashes[joined].mean() - dashes[~joined].mean()) < 0.03 * dashes.mean()
+
+
+@pytest.mark.parametrize("context", [64, 484, 1024])
+def test_pathfinder_lays_curves_anywhere_and_joins_half_of_the_dots(context: int) -> None:
+    examples, side = 2000, math.isqrt(context)
+    inputs, targets, _ = build("pathfinder", {}).sample(np.random.default_rng(3), examples, context)
+    assert abs((targets[:, -1] == targets.max()).mean() - 0.5) < 5 * (0.25 / examples) ** 0.5
+    dashes = (inputs == 1).mean(axis=0).reshape(side, side)
+    # No side of the image is unlike another.
+    for other in (dashes.T, dashes[::-1], dashes[:, ::-1]):
+        assert np.abs(other - dashes).mean() < 0.2 * dashes.mean()
+    assert np.abs(dashes.mean(axis=0) - dashes.mean(axis=1)).max() < 0.15 * dashes.mean()
 
 
 @pytest.mark.parametrize("context", [64, 80, 625])
