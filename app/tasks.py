@@ -129,7 +129,10 @@ def _show_learning(view: page.View, curves: pd.DataFrame) -> None:
         return
     over = url.choose("Learning curve over", list(OVER), "over", OVER.__getitem__, width=260)
     machines = curves.groupby(ranking.MACHINE, dropna=False).ngroup()
-    told = "Training loss within each span of the steps, mean over seeds; no score."
+    told = (
+        "Training loss within each span of the steps, mean over seeds; no score. It may rise in the"
+        " first half, where contexts climb to the trained one and recall gets harder."
+    )
     if over == "seconds":
         # Where most entries were trained; of equals the first.
         most = curves.groupby(machines)["label"].nunique().idxmax()
