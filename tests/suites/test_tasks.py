@@ -386,7 +386,7 @@ def test_listops_draws_digits_and_operators_evenly_and_values_as_lra_does() -> N
     assert np.abs(shares[1:9] - 0.083).max() < 0.025
 
 
-def test_pathfinder_tells_nothing_by_what_is_near_the_dots_of_a_large_image() -> None:
+def test_pathfinder_tells_little_by_what_is_near_the_dots_of_a_large_image() -> None:
     task = build("pathfinder", {}, "test")
     inputs, targets, _ = task.sample(np.random.default_rng(3), 1000, 1024)
     found = {name: (solve(inputs) == targets).any(axis=1) for name, solve in task.solvers().items()}
@@ -417,6 +417,18 @@ def test_pathfinder_draws_the_largest_square_after_filler(context: int) -> None:
     images = inputs[:, context - side**2 :].reshape(-1, side, side)
     dot = 1 if side < 24 else 9
     assert ((images == 2).sum(axis=(1, 2)) == 2 * dot).all()
+
+
+@pytest.mark.parametrize("bend", [2.0, 3.0, 4.0])
+def test_pathfinder_refuses_curves_too_short_for_their_dots(bend: float) -> None:
+    task = build("pathfinder", {"length": 0.5, "bend": bend})
+    told = rf"length=0\.5 and bend={bend} .* side 24; raise length or lengthen the context"
+    with pytest.raises(ValueError, match=told):
+        task.sample(np.random.default_rng(3), 2, 24**2)
+    # What the error asks for helps, as few as the pairs are that fit.
+    assert len(task.sample(np.random.default_rng(3), 2, 28**2).inputs) == 2
+    longer = build("pathfinder", {"length": 0.6, "bend": bend})
+    assert len(longer.sample(np.random.default_rng(3), 2, 24**2).inputs) == 2
 
 
 @pytest.mark.parametrize("num_facts", [1, 2, 3])
