@@ -337,5 +337,6 @@ class _Quality:
             num_examples=self.plan.test_examples(context),
             dtype=self.dtype,
             chunked=self.method.spec.streams and self.method.spec.segment_exact,
+            jitter=self.plan.jitter,
             deadline=deadline,
         )

@@ -83,6 +83,10 @@ class TaskPlan:
     """Tokens scored at each context."""
     max_examples: int | None = None
     """Most examples scored at each context, whatever `test_tokens` says."""
+    jitter: int = 0
+    """Most tokens by which the examples of a batch are shorter than their context, never more than
+    an eighth of it. Without it a question at the end of a context stands at the end of a method's
+    block in every example, where a global token sees all and a segment's memory is longest."""
 
     def __post_init__(self) -> None:
         _require_positive(
@@ -98,6 +102,8 @@ class TaskPlan:
         _require_positive(
             self.task, contexts=min(self.contexts), learning_rates=min(self.learning_rates)
         )
+        if self.jitter < 0:
+            raise ValueError(f"{self.task}: jitter must be at least 0, got {self.jitter}")
         if self.ramp < 0 or self.train_context % 2**self.ramp:
             raise ValueError(f"{self.task}: ramp {self.ramp} does not divide {self.train_context}")
 
@@ -353,8 +359,11 @@ def _cell(
 def _quality_recipe(model: ModelPlan, plan: TaskPlan, contexts: tuple[int, ...]) -> str:
     fields = dataclasses.asdict(plan) | {"contexts": contexts, "model": dataclasses.asdict(model)}
     del fields["task"], fields["config"]
+    # Both are younger than the ids of published rows.
     if plan.max_examples is None:
-        del fields["max_examples"]  # which is younger than the ids of published rows
+        del fields["max_examples"]
+    if not plan.jitter:
+        del fields["jitter"]
     return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 

@@ -206,7 +206,8 @@ def _batches(task: Task[Any], plan: TaskPlan, scope: dict[str, Any]) -> Iterator
     def draw(step: int) -> Batch:
         context = context_at(plan, step)
         batch = plan.batch * plan.train_context // context
-        return task.sample(stream(scope, "train", step), batch, context)
+        rng = stream(scope, "train", step)
+        return task.sample(rng, batch, _length(rng, context, plan.jitter))
 
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(draw, 0)
@@ -215,6 +216,11 @@ def _batches(task: Task[Any], plan: TaskPlan, scope: dict[str, Any]) -> Iterator
             if step + 1 < plan.steps:
                 coming = pool.submit(draw, step + 1)
             yield batch
+
+
+def _length(rng: np.random.Generator, context: int, jitter: int) -> int:
+    """Tokens of the examples of one batch, see `TaskPlan.jitter`."""
+    return context - int(rng.integers(min(jitter, context // 8) + 1)) if jitter else context
 
 
 class _Answers(NamedTuple):
@@ -302,6 +308,7 @@ def evaluate(
     num_examples: int,
     dtype: torch.dtype,
     chunked: bool,
+    jitter: int = 0,
     deadline: float = math.inf,
 ) -> Evaluation:
     """Score a model at one context.
@@ -317,6 +324,7 @@ def evaluate(
         chunked: Read an example longer than `EVALUATION_TOKENS` in chunks, carrying the state: for
             methods that keep the segment law. What is held at once is then one example's tokens,
             the activations and logits of one chunk, and the state.
+        jitter: Most tokens by which an example is shorter than its context, see `TaskPlan`.
         deadline: When to give up, by `time.monotonic`; looked at before each call of the model.
 
     Raises:
@@ -329,7 +337,8 @@ def evaluate(
     tally = _Tally(metric, num_examples)
     for step, first in enumerate(range(0, num_examples, batch_size)):
         size = min(batch_size, num_examples - first)
-        batch = task.sample(stream(scope | {"context": context}, task.split, step), size, context)
+        rng = stream(scope | {"context": context}, task.split, step)
+        batch = task.sample(rng, size, _length(rng, context, jitter))
         for part in _read(model, batch, chunk, dtype, deadline):
             tally.add(part._replace(example=part.example + first))
     if not math.isfinite(tally.loss_nats):

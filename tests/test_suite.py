@@ -247,6 +247,14 @@ def test_plans_without_a_most_of_examples_keep_their_ids() -> None:
     assert read_quality_recipe(cell)[1].max_examples == 3
 
 
+def test_a_jitter_enters_the_id_of_a_plan_that_has_one_alone() -> None:
+    assert "jitter" not in json.loads(plan()[0].recipe)
+    shaken = TaskPlan(**RECALL | {"jitter": 64})
+    (cell, *_) = plan(dataclasses.replace(SUITE, tasks=(shaken,)), tasks=TASKS[:1])
+    assert read_quality_recipe(cell)[1].jitter == 64
+    assert cell.cell_id != plan()[0].cell_id
+
+
 def test_a_draft_is_version_zero() -> None:
     assert {cell.suite_version for cell in plan(dataclasses.replace(SUITE, version=0))} == {0}
 
@@ -259,6 +267,7 @@ def test_a_draft_is_version_zero() -> None:
         ({"steps": -1}, "recall: steps must be above 0, got -1"),
         ({"test_tokens": 0}, "recall: test_tokens"),
         ({"max_examples": 0}, "recall: max_examples"),
+        ({"jitter": -1}, "recall: jitter must be at least 0, got -1"),
         ({"contexts": ()}, "recall: contexts"),
         ({"learning_rates": ()}, "learning_rates must not be empty"),
         ({"ramp": -1}, "recall: ramp -1"),

@@ -129,12 +129,13 @@ def score(
     num_examples: int = 10,
     chunked: bool = True,
     dtype: torch.dtype = torch.float32,
+    jitter: int = 0,
     deadline: float = math.inf,
 ) -> Evaluation:
     return evaluate(
         model, task or Echo("test"), metric, SCOPE,
         context=context, num_examples=num_examples, dtype=dtype, chunked=chunked,
-        deadline=deadline,
+        jitter=jitter, deadline=deadline,
     )  # fmt: skip
 
 
@@ -218,6 +219,29 @@ def test_each_step_is_drawn_from_the_train_stream_of_its_number() -> None:
     for step, drawn in enumerate(task.drawn):
         expected = again.sample(stream(SCOPE, "train", step), 4, 16)
         assert np.array_equal(drawn.inputs, expected.inputs)
+
+
+def test_examples_end_anywhere_within_their_jitter_and_never_beyond_an_eighth() -> None:
+    task, whole = Echo(), Echo()
+    options = {"steps": 60, "ramp": 2, "train_context": 32}
+    train(build(), task, **options, jitter=3)
+    train(build(), whole, **options)
+    missing: dict[int, set[int]] = {}
+    for batch, full in zip(task.drawn, whole.drawn, strict=True):
+        context = full.inputs.shape[1]
+        missing.setdefault(context, set()).add(context - batch.inputs.shape[1])
+        assert len(batch.inputs) == len(full.inputs)
+    assert missing == {8: {0, 1}, 16: {0, 1, 2}, 32: {0, 1, 2, 3}}
+
+
+def test_scored_examples_end_anywhere_too_and_alike_for_every_method() -> None:
+    tasks = [Echo("test"), Echo("test")]
+    for seed, task in enumerate(tasks):
+        score(build(seed=seed), task, context=4096, num_examples=40, jitter=64)
+    lengths = [[batch.inputs.shape[1] for batch in task.drawn] for task in tasks]
+    assert lengths[0] == lengths[1]
+    assert len(set(lengths[0])) > 5
+    assert 4096 - 64 <= min(lengths[0]) < max(lengths[0]) <= 4096
 
 
 def test_a_penalty_is_minimised_and_not_part_of_the_loss_told() -> None:

@@ -55,6 +55,9 @@ class Config(TaskConfig):
     num_questions: int = 4
     """Definitions asked about in a context of `ROOM` tokens for each; a shorter one asks fewer, but
     at least two."""
+    most_others: int | None = 2
+    """Most definitions of a context that are not asked about; None for any number. With few, a long
+    context is no harder than a short one but for its length."""
     num_names: int = 64
     """Numbers that names are given."""
 
@@ -64,6 +67,8 @@ class Config(TaskConfig):
                 f"num_questions must be at least {FEWEST}, got {self.num_questions}: the only "
                 "answer of a context needs no looking for"
             )
+        if self.most_others is not None and self.most_others < 0:
+            raise ValueError(f"most_others must be at least 0, got {self.most_others}")
         if self.num_names < 2 * self.num_questions:
             raise ValueError(
                 f"num_names must be at least {2 * self.num_questions} for {self.num_questions} "
@@ -87,11 +92,12 @@ class CodeDefs(Task[Config]):
         """
         number = self._questions(context)
         body = context - 2 * number
-        starts = _starts(self.split, body, number)
+        starts = _starts(self.split, body, number, self.config.most_others)
         if not len(starts):
             raise ValueError(
                 f"code-defs finds no {context:,} tokens in its {self.split} split that hold "
-                f"{number} definitions and their questions; ask for a context of 32 to 100,000"
+                f"{number} definitions and at most {self.config.most_others} more; ask for a "
+                "context of 32 to 4,096 tokens, or for most_others=None"
             )
         inputs = np.empty((batch, context), np.int64)
         asked = np.empty((batch, number), np.int64)
@@ -160,10 +166,9 @@ class CodeDefs(Task[Config]):
             np.where(inside, np.take_along_axis(text, places + offset, axis=1), missing)
             for offset in (NAMED, TOLD)
         )
-        can_ask = inside & _is_single(names) & (answers >= FIRST_NAME)
-        # First what is told but once: an answer that many definitions share is soon guessed.
-        draws = rng.random(places.shape) + ~_is_single(answers) + 2 * ~can_ask
-        order = np.argsort(draws, axis=1)[:, :number]
+        # What several definitions tell alike is soon guessed.
+        can_ask = inside & _is_single(names) & _is_single(answers) & (answers >= FIRST_NAME)
+        order = np.argsort(rng.random(places.shape) + ~can_ask, axis=1)[:, :number]
         chosen = rng.permuted(np.take_along_axis(places, order, axis=1), axis=1)
         return chosen, can_ask.sum(axis=1) >= number
 
@@ -237,12 +242,13 @@ _NUMBERS = {word.encode(): token for token, word in enumerate(WORDS)}
 
 
 @functools.lru_cache(maxsize=32)
-def _starts(split: Split, body: int, number: int) -> IntArray:
-    """Where stretches of `body` words begin that hold so many definitions."""
+def _starts(split: Split, body: int, number: int, most_others: int | None) -> IntArray:
+    """Where stretches of `body` words begin that hold so many definitions, and few more."""
     words, found = _text(split)
     starts = np.arange(max(0, len(words) - body + 1))
-    ends = np.searchsorted(found, starts + body - TOLD)
-    return np.flatnonzero(ends - np.searchsorted(found, starts) >= number)
+    count = np.searchsorted(found, starts + body - TOLD) - np.searchsorted(found, starts)
+    most = len(found) if most_others is None else number + most_others
+    return np.flatnonzero((count >= number) & (count <= most))
 
 
 TASK = TaskSpec(
