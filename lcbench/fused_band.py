@@ -111,8 +111,9 @@ def _steps(q: Tensor, k: Tensor, size: int, left: int, right: int) -> list[_Step
     offset, pad = k.size(1) - q.size(1), -(left + right) % size
     width = left + right + pad + size
     mask = band_mask(q, size, left + right, margin=pad)
-    # What the backward pass makes of a step is to stay in a processor's cache.
-    most = max(1, 2**20 // (q.size(0) * q.size(2) * width))
+    # What the backward pass makes of a step is to stay in a processor's cache, and masks of its
+    # rows are not to grow with T in both directions.
+    most = max(1, min(2**20 // (q.size(0) * q.size(2) * width), 512 // size))
     steps: list[_Step] = []
     for rows, keys in band_blocks(q.size(1), k.size(1), size, left=left + pad, right=right):
         first = keys.start - (offset + rows.start - left - pad)
