@@ -17,6 +17,7 @@ from lcbench.blockwise import (
     row_blocks,
     softmax_blocks,
 )
+from lcbench.fused_band import fused_band, fuses
 
 
 def full_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = True) -> Tensor:
@@ -73,6 +74,9 @@ def banded_attention(
         behind = row - torch.arange(k.size(2), device=q.device)
         visible = (behind <= left) & (behind >= -right)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+    if fuses(q):
+        parts = (part.flatten(0, 1) for part in (q, k, v))
+        return fused_band(*parts, left=left, right=right).view_as(q)
     if q.device.type == "cpu":
         return _banded_in_blocks(q, k, v, left, right)
     return _banded_in_one_call(q, k, v, left, right)

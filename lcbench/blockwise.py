@@ -287,11 +287,11 @@ def band_blocks(
     ]
 
 
-def band_mask(q: Tensor, size: int, extra: int) -> Tensor:
+def band_mask(q: Tensor, size: int, extra: int, *, margin: int = 0) -> Tensor:
     """Additive mask `[size, size + extra]`, like q: a row sees its own column and `extra` more.
 
-    Columns begin as far before a block of rows as a row sees back.
+    Columns begin as far before a block of rows as a row sees back, or `margin` columns earlier.
     """
-    ahead = torch.arange(size + extra, device=q.device)
+    ahead = torch.arange(-margin, size + extra, device=q.device)
     ahead = ahead - torch.arange(size, device=q.device)[:, None]
     return additive((ahead >= 0) & (ahead <= extra), q.dtype)

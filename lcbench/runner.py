@@ -25,9 +25,9 @@ from lcbench.suite import ANCHOR, NOT_TRIED, Cell, MethodCard, Suite, TaskCard, 
 from lcbench.task import stream
 
 HARNESS_FILES = (
-    "config", "method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias",
-    "chunkwise", "model", "parts", "task", "corpus", "sampling", "suite", "train", "curve",
-    "measure", "counting", "noise", "environment", "descent", "confinement", "confined",
+    "config", "method", "blocks", "blockwise", "fused_band", "attention", "block_sparse",
+    "distance_bias", "chunkwise", "model", "parts", "task", "corpus", "sampling", "suite", "train",
+    "curve", "measure", "counting", "noise", "environment", "descent", "confinement", "confined",
     "isolation", "errands", "references", "guard", "contract", "cost", "cells",
 )  # fmt: skip
 """Modules of this package that can change a number; their hash is part of every cell's id."""

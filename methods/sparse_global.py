@@ -36,6 +36,7 @@ from lcbench.blockwise import (
     row_blocks,
     softmax_blocks,
 )
+from lcbench.fused_band import Columns, fused_band, fused_rows, fuses
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
 
 
@@ -95,8 +96,10 @@ class SparseGlobal(Method):
             row_k, row_v, rows = grow_cache(rows, row_k, row_v)
             past = Past(window.position, window, columns, rows)
         y = self._read_window(q, k, v, column_k, column_v, position)
-        if row_q.size(2):
+        if row_q.size(2) and y.requires_grad:
             y = y.slice_scatter(self._read_all(row_q, row_k, row_v), 2, new.start, None, self.every)
+        elif row_q.size(2):
+            y[:, :, new] = self._read_all(row_q, row_k, row_v)
         return self.heads.merge(y), past
 
     def _split_global(self, x: Tensor, new: slice, position: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,6 +115,8 @@ class SparseGlobal(Method):
         self, q: Tensor, k: Tensor, v: Tensor, column_k: Tensor, column_v: Tensor, position: int
     ) -> Tensor:
         """Attention of q `[B, H, T, K]`, from `position` on, over its window and the globals."""
+        if fuses(q):
+            return self._read_fused(q, k, v, column_k, column_v, position)
         causal, num_columns = self.shape.causal, column_k.size(2)
         left, right = self.window - 1, 0 if causal else self.window - 1
         size = block_size(q.size(0) * q.size(1), left + right + num_columns)
@@ -134,6 +139,22 @@ class SparseGlobal(Method):
         y = softmax_blocks(q, [(columns[0], columns[1]), (k, v)], blocks, mask)
         return y.unflatten(0, (-1, self.heads.num_heads))
 
+    def _read_fused(
+        self, q: Tensor, k: Tensor, v: Tensor, column_k: Tensor, column_v: Tensor, position: int
+    ) -> Tensor:
+        """The same, where globals within a query's window are read there."""
+        causal = self.shape.causal
+        left, right = self.window - 1, 0 if causal else self.window - 1
+        first_key = position + q.size(2) - k.size(2)
+        start = self.every - 1 - first_key
+        positions = range(start, start + column_k.size(2) * self.every, self.every)
+        q_rows, k_rows, v_rows, *columns = (
+            part.flatten(0, 1) for part in (q, k, v, column_k, column_v)
+        )
+        far = Columns(columns[0], columns[1], positions, causal)
+        y = fused_band(q_rows, k_rows, v_rows, left=left, right=right, columns=far)
+        return y.view_as(q)
+
     def _mask(self, in_band: Tensor, row: int, key: int, num_columns: int) -> Tensor:
         """What rows from `row` on may add to their scores of the globals, then of keys from `key`.
 
@@ -153,6 +174,10 @@ class SparseGlobal(Method):
         """Attention of the new global tokens' q `[B, H, G, K]` over all tokens up to each."""
         if not self.shape.causal:
             return full_attention(q, k, v, causal=False)
+        if fuses(q):
+            keys = k.size(2) - k.size(2) % self.every
+            parts = (part.flatten(0, 1) for part in (q, k[:, :, :keys], v[:, :, :keys]))
+            return fused_rows(*parts, every=self.every).view_as(q)
         before = k.size(2) // self.every - q.size(2)
         blocks: list[Block] = []
         # A block sees the keys of its last row: more rows than these would mostly be masked.

@@ -10,6 +10,7 @@ from lcbench import attention
 from lcbench.attention import banded_attention, full_attention
 from lcbench.block_sparse import block_sparse_attention
 from lcbench.distance_bias import biased_attention
+from lcbench.fused_band import fused_band
 
 
 def rows(count: int, *, seed: int = 0, width: int = 8, dtype=torch.float64) -> Tensor:
@@ -48,7 +49,7 @@ def test_full_attention(queries, keys, causal) -> None:
     assert_same(full_attention(*leaves, causal=causal), expected, leaves)
 
 
-@pytest.mark.parametrize("path", ["chosen", "_banded_in_blocks", "_banded_in_one_call"])
+@pytest.mark.parametrize("path", ["chosen", "fused", "_banded_in_blocks", "_banded_in_one_call"])
 @pytest.mark.parametrize(
     ("window", "queries", "keys", "causal"),
     [
@@ -61,6 +62,10 @@ def test_banded_attention(path, window, queries, keys, causal) -> None:
     leaves = inputs(queries, keys)
     if path == "chosen":
         y = banded_attention(*leaves, window=window, causal=causal)
+    elif path == "fused":
+        left, right = window - 1, 0 if causal else window - 1
+        parts = (part.flatten(0, 1) for part in leaves)
+        y = fused_band(*parts, left=left, right=right).view_as(leaves[0])
     else:
         y = getattr(attention, path)(*leaves, window - 1, 0 if causal else window - 1)
     assert_same(y, dense(*leaves, window=window, causal=causal), leaves)

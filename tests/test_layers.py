@@ -13,6 +13,7 @@ LAYERS = (
     {"method", "task", "methods", "suites", "app", "places", "confined"},
     {"blocks", "blockwise", "sampling", "suite", "corpus", "floors", "statistics", "starter"}
     | {"examples", "curve"},
+    {"fused_band"},
     {"attention", "block_sparse", "distance_bias", "chunkwise"},
     {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"}
     | {"references"},
@@ -59,7 +60,7 @@ NO_TORCH = {
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"}
-    | {"chunkwise"},
+    | {"chunkwise", "fused_band"},
     "suites": {"suite"},
     "suites/tasks": {"task", "corpus", "sampling", "floors"},
 }

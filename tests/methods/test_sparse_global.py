@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lcbench.method import Method
+from lcbench.methods import sparse_global
 from lcbench.methods.sparse_global import METHOD, Config
 from lcbench.probe import Probe, difference
 
@@ -31,12 +32,20 @@ def dense(method: Method, project, x: Tensor) -> Tensor:
     return heads.o(torch.cat(y.unbind(1), -1))
 
 
+@pytest.fixture(params=["fused", "in blocks"])
+def path(request, monkeypatch) -> None:
+    """Both ways to compute: the second is that of other dtypes and devices."""
+    if request.param == "in blocks":
+        monkeypatch.setattr(sparse_global, "fuses", lambda q: False)
+
+
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(
     ("window", "every", "tokens"),
     [
         *[(64, 64, 1), (64, 64, 63), (64, 64, 64), (64, 64, 301), (1, 2, 9), (5, 3, 67)],
-        *[(16, 40, 413), (5, 1, 20), (4, 100, 30), (3, 2, 150)],
+        *[(16, 40, 413), (40, 8, 700), (5, 1, 20), (4, 100, 30), (3, 2, 150)],
     ],
 )
 def test_values_and_gradients(window, every, tokens, causal, project, assert_agree) -> None:
@@ -46,6 +55,7 @@ def test_values_and_gradients(window, every, tokens, causal, project, assert_agr
     assert_agree(method, lambda x: method(x)[0], lambda x: dense(method, project, x), x)
 
 
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("lengths", [[1] * 12, [130, 1, 3, 200], [5, 1, 294]])
 def test_gradients_through_a_carried_state(lengths, in_calls, assert_agree) -> None:
     probe = Probe(METHOD, Config(window=7, global_every=6))

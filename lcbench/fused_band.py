@@ -1,0 +1,233 @@
+"""Softmax attention within a band by torch's fused kernel for CPUs, a few blocks at a time.
+
+The kernel takes overlapping blocks of keys as they lie in memory, which its public face would copy,
+and its backward pass gives a gradient for each block, to be added up before the next few are made.
+Letters: T queries, S keys, K head width, N sequences times heads, n blocks.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lcbench.blockwise import band_blocks, band_mask, row_blocks
+
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def fuses(q: Tensor) -> bool:
+    """Whether this is the faster way: in bfloat16 separate products run at twice its rate."""
+    return q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64)
+
+
+class Columns(NamedTuple):
+    """Keys that queries read beside those in their window, wherever they stand."""
+
+    k: Tensor
+    """`[N, G, K]`."""
+    v: Tensor
+    positions: range
+    """Where each stands, counted from the first of the band's keys; below 0 before it."""
+    causal: bool
+    """Whether a query sees only those before its window, not those after it."""
+
+
+def fused_band(
+    q: Tensor, k: Tensor, v: Tensor, *, left: int, right: int, columns: Columns | None = None
+) -> Tensor:
+    """Softmax attention of q `[N, T, K]` over the `left` keys before its own and `right` after it.
+
+    Args:
+        q: `[N, T, K]`, float32 or float64; the last T of the S positions.
+        k: `[N, S, K]`.
+        v: `[N, S, K]`.
+        left: Keys before its own that a query sees.
+        right: Keys after its own that a query sees.
+        columns: What it sees in the same softmax outside of these.
+    """
+    # Smaller blocks score fewer keys that no query sees, and larger ones make better products.
+    size = 64 if left + right >= 128 else 32
+    band = _Band(_steps(q, k, size, left, right), k.size(1) - q.size(1), left, right, columns)
+    far = () if columns is None else columns[:2]
+    return _FusedBand.apply(band, q, k, v, *far)  # pyright: ignore[reportReturnType]
+
+
+def fused_rows(q: Tensor, k: Tensor, v: Tensor, *, every: int) -> Tensor:
+    """Softmax attention of a few queries `[N, T, K]`, of which each sees `every` keys more.
+
+    Args:
+        q: `[N, T, K]`, float32 or float64; the last one sees all keys.
+        k: `[N, S, K]`.
+        v: `[N, S, K]`.
+        every: Keys between a query and the next.
+    """
+    size = min(q.size(1), 32)
+    unseen = torch.arange(size)[:, None] * every <= torch.arange((size - 1) * every)
+    mask = q.new_zeros(size, k.size(1) + size * every)
+    mask[:, mask.size(1) - unseen.size(1) :].masked_fill_(unseen, -math.inf)
+    steps: list[_Step] = []
+    for rows in row_blocks(q.size(1), size):
+        stop = k.size(1) - (q.size(1) - rows.stop) * every
+        part = mask[rows.start - rows.stop :, mask.size(1) - stop :]
+        steps.append(_Step(rows, slice(0, stop), size, 1, part))
+    return _FusedBand.apply(_Band(steps, 0, 0, 0, None), q, k, v)  # pyright: ignore[reportReturnType]
+
+
+class _Step(NamedTuple):
+    """Blocks of queries that go into one call, each `size` rows and keys after the last."""
+
+    rows: slice
+    keys: slice
+    size: int
+    num_blocks: int
+    mask: Tensor
+
+    def rows_of(self, tensor: Tensor) -> Tensor:
+        """`[N, T, K]` cut into the step's blocks of queries, `[N, n, size, K]`."""
+        return tensor[:, self.rows].unflatten(1, (self.num_blocks, -1))
+
+    def keys_of(self, tensor: Tensor) -> Tensor:
+        """`[N, S, K]` cut into the step's overlapping blocks of keys, `[N, n, keys, K]`."""
+        return tensor[:, self.keys].unfold(1, self.mask.size(1), self.size).mT
+
+    def add_keys(self, total: Tensor, part: Tensor) -> None:
+        """Add `[N, n, keys, K]` to the rows of `[N, S, K]` that the blocks of keys read."""
+        if self.num_blocks == 1:
+            total[:, self.keys].add_(part[:, 0])
+            return
+        # Blocks overlap, but the same tile of each does not.
+        for tile in range(0, part.size(2), self.size):
+            start = self.keys.start + tile
+            rows = total[:, start : start + self.num_blocks * self.size]
+            rows.unflatten(1, (self.num_blocks, -1)).add_(part[:, :, tile : tile + self.size])
+
+
+def _steps(q: Tensor, k: Tensor, size: int, left: int, right: int) -> list[_Step]:
+    """Cut a band into steps: blocks that an end of the keys cuts short go alone."""
+    offset, pad = k.size(1) - q.size(1), -(left + right) % size
+    width = left + right + pad + size
+    mask = band_mask(q, size, left + right, margin=pad)
+    # What the backward pass makes of a step is to stay in a processor's cache, and masks of its
+    # rows are not to grow with T in both directions.
+    most = max(1, min(2**20 // (q.size(0) * q.size(2) * width), 512 // size))
+    steps: list[_Step] = []
+    for rows, keys in band_blocks(q.size(1), k.size(1), size, left=left + pad, right=right):
+        first = keys.start - (offset + rows.start - left - pad)
+        length = keys.stop - keys.start
+        part = mask[: rows.stop - rows.start, first : first + length]
+        last = steps[-1] if steps else None
+        if last and part.shape == last.mask.shape == (size, width) and last.num_blocks < most:
+            rows, keys = slice(last.rows.start, rows.stop), slice(last.keys.start, keys.stop)
+            steps[-1] = last._replace(rows=rows, keys=keys, num_blocks=last.num_blocks + 1)
+        else:
+            steps.append(_Step(rows, keys, size, 1, part))
+    return steps
+
+
+class _Band(NamedTuple):
+    """The steps of a band, and what its queries read outside of it."""
+
+    steps: Sequence[_Step]
+    offset: int
+    """Position of the first query among the keys."""
+    left: int
+    right: int
+    columns: Columns | None
+
+    def far(self, step: _Step) -> tuple[slice, Tensor] | None:
+        """Which columns any query of a step may see, and what to add to their scores."""
+        if self.columns is None:
+            return None
+        first, stop = self.offset + step.rows.start, self.offset + step.rows.stop
+        positions, causal = self.columns.positions, self.columns.causal
+        end = min(positions.stop, stop - 1 - self.left) if causal else positions.stop
+        needed = len(range(positions.start, end, positions.step))
+        if not needed:
+            return None
+        # A whole vector's worth where there is: the mask hides what comes later.
+        positions = positions[: needed + -needed % 16]
+        position = torch.arange(positions.start, positions.stop, positions.step)
+        row = torch.arange(first, stop)[:, None]
+        visible = position < row - self.left
+        if not causal:
+            visible |= position > row + self.right
+        like = self.columns.k
+        # Finite, so that the sum of a query that sees none of them is tiny and not undefined.
+        mask = like.new_zeros(visible.shape).masked_fill_(
+            visible.logical_not_(), torch.finfo(like.dtype).min / 4
+        )
+        return slice(0, len(positions)), mask
+
+
+class _FusedBand(torch.autograd.Function):
+    """`fused_band`: nothing is kept of a step but its output and the logarithms of its sums."""
+
+    @staticmethod
+    def forward(ctx: Any, band: _Band, *tensors: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        q, k, v, *columns = (_dense(part) for part in tensors)
+        out, sums = torch.empty_like(q), list[Tensor]()
+        with torch.autocast("cpu", enabled=False):
+            for step in band.steps:
+                parts = step.rows_of(q), step.keys_of(k), step.keys_of(v)
+                y, log_sum = _forward(*parts, attn_mask=step.mask)
+                far = band.far(step)
+                if far is not None:
+                    seen, mask = far
+                    one_block = (part[:, None] for part in _cut(q, columns, step.rows, seen))
+                    y_far, log_far = _forward(*one_block, attn_mask=mask)
+                    log_far = log_far.view_as(log_sum)
+                    share = torch.sigmoid(log_far - log_sum)[..., None]
+                    # Not `lerp`, which takes three times as long with a weight for each row.
+                    y_far = y_far.unflatten(2, y.shape[1:3])[:, 0]
+                    y.add_(y_far.sub_(y).mul_(share))
+                    log_sum = torch.logaddexp(log_sum, log_far)
+                step.rows_of(out).copy_(y)
+                sums.append(log_sum)
+        ctx.band = band
+        ctx.save_for_backward(q, k, v, *columns, out, *sums)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        inputs = 3 if ctx.band.columns is None else 5
+        q, k, v, *columns = ctx.saved_tensors[:inputs]
+        out, *sums = ctx.saved_tensors[inputs:]
+        grad, of_q = _dense(grad), torch.empty_like(q)
+        of_k, of_v, *of_columns = (torch.zeros_like(part) for part in (k, v, *columns))
+        for step, log_sum in zip(ctx.band.steps, sums, strict=True):
+            parts = step.rows_of(q), step.keys_of(k), step.keys_of(v), step.rows_of(out)
+            dq, dk, dv = _backward(
+                step.rows_of(grad), *parts, log_sum, 0.0, False, attn_mask=step.mask
+            )
+            step.rows_of(of_q).copy_(dq)
+            step.add_keys(of_k, dk)
+            step.add_keys(of_v, dv)
+            far = ctx.band.far(step)
+            if far is not None:
+                seen, mask = far
+                parts = (*_cut(q, columns, step.rows, seen), out[:, step.rows])
+                one_block = (part[:, None] for part in (grad[:, step.rows], *parts))
+                dq, *found = _backward(
+                    *one_block, log_sum.flatten(1)[:, None], 0.0, False, attn_mask=mask
+                )
+                of_q[:, step.rows].add_(dq[:, 0])
+                for total, part in zip(of_columns, found, strict=True):
+                    total[:, seen].add_(part[:, 0])
+        return None, of_q, of_k, of_v, *of_columns
+
+
+def _cut(q: Tensor, columns: Sequence[Tensor], rows: slice, seen: slice) -> list[Tensor]:
+    """A step's queries, and the columns that they read."""
+    return [q[:, rows], *(part[:, seen] for part in columns)]
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """The same numbers where a row's lie side by side, as the kernel takes for granted."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
