@@ -190,7 +190,7 @@ def leaderboard(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> pd.Dat
     Args:
         frame: Rows with at least `COLUMNS`.
         plan: Rows with at least `PLAN`; scores outside it are left out. By default everything that
-            any entry of the same board tried: then a rival who tries more tasks lowers all coverage.
+            any entry of the same board tried: a rival who tries more tasks lowers all coverage.
     """
     rows = comparable(frame).frame
     measured, rungs = lay_out(rows, plan), rungs_of(rows)

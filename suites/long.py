@@ -31,6 +31,7 @@ SUITE = Suite(
             steps=2000,
             learning_rates=LEARNING_RATES,
             ramp=6,
+            jitter=64,
             test_tokens=1_048_576,
         ),
         TaskPlan(

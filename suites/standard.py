@@ -25,7 +25,7 @@ TOKENS = 65_536
 """Tokens of a step, of any task."""
 
 
-def _plan(task: str, context: int, *, ramp: int = 3, **config: str) -> TaskPlan:
+def _plan(task: str, context: int, *, ramp: int = 3, jitter: int = 64, **config: str) -> TaskPlan:
     return TaskPlan(
         task=task,
         config=config,
@@ -35,6 +35,7 @@ def _plan(task: str, context: int, *, ramp: int = 3, **config: str) -> TaskPlan:
         steps=800,
         learning_rates=(1e-3, 3e-3, 1e-2),
         ramp=ramp,
+        jitter=jitter,
         test_tokens=262_144,
     )
 
@@ -55,7 +56,7 @@ SUITE = Suite(
         _plan("frequent-words", 1024, num_words="12", alpha="0.5"),
         _plan("state-tracking", 512, ramp=4),
         # Short contexts are other images, too small for curves that bend.
-        _plan("pathfinder", 1024, ramp=0),
+        _plan("pathfinder", 1024, ramp=0, jitter=0),
         _plan("code-lm", 2048),
         _plan("code-tagging", 4096),
     ),

@@ -1,4 +1,4 @@
-"""Definitions in real code: a function or class is named again, and asked is what followed its name.
+"""Definitions in real code: one is named again, and asked is what followed its name there.
 
 Source: `lcbench.corpus`, as the words of its code in their order: keywords and names, without
 comments, strings, numbers, operators, `self` and `cls`. After `def f` mostly stands the first
@@ -212,13 +212,14 @@ class _Text(NamedTuple):
 
 @functools.cache
 def _text(split: Split) -> _Text:
-    words = [word for file in documents_of(split, MOST_BYTES) for word in _words_of(file.text)]
+    words = [word for file in documents_of(split, MOST_BYTES) for word in words_of(file.text)]
     found = np.array(words, dtype=np.int64)
     is_named = found[NAMED : NAMED - TOLD] >= FIRST_NAME
     return _Text(found, np.flatnonzero((found[:-TOLD] < len(MARKS)) & is_named))
 
 
-def _words_of(text: bytes) -> Iterator[int]:
+def words_of(text: bytes) -> Iterator[int]:
+    """The tokens of a file, names by the numbers that their letters decide."""
     for match in _WORD.finditer(text):
         word = match[1]
         if word is None or word in _UNNAMED:

@@ -12,7 +12,15 @@ import pytest
 
 from lcbench.corpus import load_corpus, text_of
 from lcbench.floors import solver_scores
-from lcbench.suites.tasks import code_class, code_lm, code_qa, code_tagging, doc_match, translation
+from lcbench.suites.tasks import (
+    code_class,
+    code_defs,
+    code_lm,
+    code_qa,
+    code_tagging,
+    doc_match,
+    translation,
+)
 from lcbench.task import IGNORE, Batch, Split
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -113,6 +121,84 @@ def test_code_tagging_line_by_line_is_right_outside_of_long_strings_alone() -> N
     text = np.frombuffer(b'a = \'b\'  # c\nd(1)\n"""e\nf\n"""\n', np.uint8)[None].astype(int)
     guess, truth = task.solvers()["line"](text)[0], code_tagging.lex(as_bytes(text)).kind + 256
     assert "".join("01"[int(right)] for right in guess == truth) == "1" * 23 + "00" + "111" + "0"
+
+
+def words(text: bytes) -> list[str]:
+    """As `code-defs` reads them, names by the order of their first mention."""
+    names: dict[int, str] = {}
+    tokens = code_defs.words_of(text)
+    return [
+        code_defs.WORDS[token]
+        if token < code_defs.FIRST_NAME
+        else names.setdefault(token, f"n{len(names)}")
+        for token in tokens
+    ]
+
+
+def test_code_defs_reads_keywords_and_names_and_nothing_else() -> None:
+    text = (
+        b"def f(self, a, *b): # def g\n    return rb'def h' + \"x\" * 3\n"
+        b"class C(a):\n    '''class D'''\n    def f(cls): f\"{a}\"\n"
+    )
+    expected = ["¶def", "n0", "n1", "n2", "return", "¶class", "n3", "n1", "def", "n0"]
+    assert words(text) == expected
+
+
+def test_code_defs_asks_for_names_defined_once_and_tells_what_followed_them() -> None:
+    for context in (32, 100, 512, 2048):
+        batch = code_defs.CodeDefs(code_defs.Config(), "test").sample(rng(), 64, context)
+        rows, at = np.nonzero(batch.targets != IGNORE)
+        number = len(rows) // 64
+        body = context - 2 * number
+        assert number == min(4, max(2, context // 64))
+        assert at.min() == body + 1
+        assert batch.distances is not None
+        evidence = at - batch.distances[rows, at]
+        answers = batch.targets[rows, at]
+        assert (evidence < body).all()
+        assert np.array_equal(batch.inputs[rows, evidence], answers)
+        # What was read at the answer's place is what stands at the question's.
+        for back in (0, 1):
+            asked = batch.inputs[rows, at - back]
+            assert np.array_equal(batch.inputs[rows, evidence - 1 - back], asked)
+        text = batch.inputs[:, :body]
+        is_defined = text[:, :-2] < len(code_defs.MARKS)
+        for offset, tokens in ((1, batch.inputs[rows, at]), (2, answers)):
+            found = text[:, offset : offset - 2 or None][:, : is_defined.shape[1]]
+            alike = (found[rows] == tokens[:, None]) & is_defined[rows]
+            assert (alike.sum(axis=1) == 1).all()
+        assert (is_defined.sum(axis=1) <= number + 2).all()
+
+
+def test_code_defs_renames_in_every_example_and_never_by_what_a_name_is() -> None:
+    task = code_defs.CodeDefs(code_defs.Config(), "test")
+    batch = task.sample(rng(), 2000, 128)
+    answers = batch.targets[batch.targets != IGNORE] - code_defs.FIRST_NAME
+    counts = np.bincount(answers, minlength=64)
+    # 62.5 expected of each: six standard deviations.
+    assert len(answers) == 4000
+    assert counts.min() > 62.5 - 6 * 7.9
+    assert counts.max() < 62.5 + 6 * 7.9
+
+
+def test_code_defs_answers_lie_anywhere() -> None:
+    batch = code_defs.CodeDefs(code_defs.Config(), "test").sample(rng(), 500, 512)
+    assert batch.distances is not None
+    far = np.sort(batch.distances[batch.distances > 0])
+    shares = np.searchsorted(far, [128, 256, 384]) / len(far)
+    np.testing.assert_allclose(shares, [0.25, 0.5, 0.75], atol=0.1)
+
+
+@pytest.mark.parametrize("context", [4, 9, 100_000])
+def test_code_defs_names_the_context_it_cannot_take(context: int) -> None:
+    with pytest.raises(ValueError, match=rf"{context:,} tokens .* ask for a context of"):
+        code_defs.CodeDefs(code_defs.Config(), "test").sample(rng(), 1, context)
+
+
+def test_code_defs_names_the_numbers_that_are_too_few() -> None:
+    config = code_defs.Config(num_names=8, most_others=None)
+    with pytest.raises(ValueError, match=r"num_names=8 .* raise num_names"):
+        code_defs.CodeDefs(config, "test").sample(rng(), 1, 2048)
 
 
 MODULE = b"""from json.decoder import JSONDecoder, JSONDecodeError
@@ -280,6 +366,7 @@ def test_the_translation_of_another_compiler_is_other_data(monkeypatch: pytest.M
     [
         (code_tagging.CodeTagging, code_tagging.Config(), "accuracy", (0.5, 0.8)),
         (code_qa.CodeQA, code_qa.Config(), "exact_match", (0.1, 0.5)),
+        (code_defs.CodeDefs, code_defs.Config(), "accuracy", (0.15, 0.3)),
         (code_class.CodeClass, code_class.Config(), "accuracy", (0.2, 0.6)),
         (doc_match.DocMatch, doc_match.Config(), "accuracy", (0.5, 0.75)),
         (translation.Translation, translation.Config(), "accuracy", (0.35, 0.6)),
