@@ -207,7 +207,7 @@ def _batches(task: Task[Any], plan: TaskPlan, scope: dict[str, Any]) -> Iterator
         context = context_at(plan, step)
         batch = plan.batch * plan.train_context // context
         rng = stream(scope, "train", step)
-        return task.sample(rng, batch, _length(rng, context, plan.jitter))
+        return task.sample(rng, batch, length(rng, context, plan.jitter))
 
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(draw, 0)
@@ -218,7 +218,7 @@ def _batches(task: Task[Any], plan: TaskPlan, scope: dict[str, Any]) -> Iterator
             yield batch
 
 
-def _length(rng: np.random.Generator, context: int, jitter: int) -> int:
+def length(rng: np.random.Generator, context: int, jitter: int) -> int:
     """Tokens of the examples of one batch, see `TaskPlan.jitter`."""
     return context - int(rng.integers(min(jitter, context // 8) + 1)) if jitter else context
 
@@ -338,7 +338,7 @@ def evaluate(
     for step, first in enumerate(range(0, num_examples, batch_size)):
         size = min(batch_size, num_examples - first)
         rng = stream(scope | {"context": context}, task.split, step)
-        batch = task.sample(rng, size, _length(rng, context, jitter))
+        batch = task.sample(rng, size, length(rng, context, jitter))
         for part in _read(model, batch, chunk, dtype, deadline):
             tally.add(part._replace(example=part.example + first))
     if not math.isfinite(tally.loss_nats):

@@ -37,7 +37,7 @@ SUITE = Suite(
     tasks=(
         _plan("mqar"),
         _plan("needle"),
-        _plan("frequent-words", learning_rate=5e-3, num_words="12", alpha="0.5"),
+        _plan("frequent-words", steps=300, learning_rate=5e-3, num_words="12", alpha="0.5"),
         _plan("code-defs", steps=250),
     ),
     cost=CostPlan(

@@ -6,6 +6,8 @@ import pytest
 from lcbench import registry
 from lcbench.cards import suite_card
 from lcbench.suite import DRAFT, TaskPlan
+from lcbench.task import stream
+from lcbench.train import length
 
 PLANS = [
     pytest.param(plan, id=f"{name}-{plan.task}")
@@ -30,6 +32,25 @@ def test_a_suite_scores_where_it_trained_and_asks_each_task_once(name: str) -> N
     assert all(plan.train_context == plan.contexts[0] for plan in suite.tasks)
     assert all(list(plan.contexts) == sorted(plan.contexts) for plan in suite.tasks)
     assert len({plan.task for plan in suite.tasks}) == len(suite.tasks)
+
+
+def test_no_question_of_quick_stands_where_every_other_does() -> None:
+    for plan in registry.load_suite("quick").tasks:
+        spec = registry.load_task(plan.task)
+        assert plan.jitter >= 64, "the block of every method with a block of its own"
+        task = spec.build(spec.config().override(plan.config), "test")
+        scope = {"suite": ["quick", 2], "task": plan.task, "seed": 0, "context": 512}
+        last = {
+            int(
+                np.nonzero(task.sample(rng, 1, length(rng, 512, plan.jitter)).targets[0] >= 0)[0][
+                    -1
+                ]
+            )
+            for step in range(64)
+            for rng in [stream(scope, "test", step)]
+        }
+        assert len(last) > 20, plan.task
+        assert len({position % 64 for position in last}) > 20, plan.task
 
 
 def test_standard_gives_every_method_one_sweep_and_reads_eight_times_what_it_trained_on() -> None:
