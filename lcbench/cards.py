@@ -72,6 +72,7 @@ def suite_card(name: str) -> str:
             f"    trained at {plan.train_context:,} tokens, {plan.steps} steps of {plan.batch},"
             f" learning rate {' or '.join(f'{rate:g}' for rate in plan.learning_rates)};"
             f" scored at {_list(plan.contexts)}"
+            + (f"; up to {plan.jitter} tokens shorter, at random" if plan.jitter else "")
         )
     return "\n".join(lines)
 

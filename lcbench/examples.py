@@ -8,6 +8,7 @@ import numpy as np
 from lcbench.task import IGNORE, Batch, Task, stream
 
 SHORTEST = 64
+NUM_BYTES = 256
 IMAGE_CONTEXT = 1024
 _LONGEST_TRY = 6
 """Doublings of the context after which a task is taken to fit nowhere."""
@@ -125,4 +126,5 @@ def _answers(task: Task[Any], batch: Batch) -> str:
 
 
 def _is_text(task: Task[Any]) -> bool:
-    return task.data_hash() is not None
+    # Real text is read byte by byte, or as words that are fewer than the values of a byte.
+    return task.data_hash() is not None and task.vocab_size >= NUM_BYTES

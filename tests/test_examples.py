@@ -35,6 +35,15 @@ def test_text_is_told_in_runs_that_join_to_the_whole() -> None:
     assert told.answers.startswith("Answer: ")
 
 
+def test_words_of_real_code_are_read_each_for_itself() -> None:
+    told = example("code-defs")
+    assert not told.is_text
+    assert len(told.pieces) == told.context == 64
+    asked = [piece for piece in told.pieces if piece.mark == "asked"]
+    assert [piece.mark for piece in told.pieces].count("evidence") == len(asked) == 2
+    assert all(piece.wanted.startswith("n") for piece in asked)
+
+
 def test_an_image_knows_its_lines() -> None:
     told = example("pathfinder")
     assert told.columns is not None

@@ -53,8 +53,7 @@ class Config(TaskConfig):
     """How much is asked, and how many names there are."""
 
     num_questions: int = 4
-    """Definitions asked about in a context of `ROOM` tokens for each; a shorter one asks fewer, but
-    at least two."""
+    """Definitions asked about, one for each 64 tokens; but two in a shorter context."""
     most_others: int | None = 2
     """Most definitions of a context that are not asked about; None for any number. With few, a long
     context is no harder than a short one but for its length."""
