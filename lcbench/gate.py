@@ -124,12 +124,12 @@ def _judge(task: str, rows: pd.DataFrame, oracle: Oracle) -> pd.DataFrame:
         table["verdict"] = _real_verdict(apart)
     else:
         table["verdict"] = ""
-        solved = (rows["normalised"] >= SOLVES).groupby(rows["method"])
+        solved = {str(name): part >= SOLVES for name, part in by_method}
         # Of several configs the one that does best: with it the task can be solved.
         forms = [name for name in table["method"] if name.partition(":")[0] == oracle.method]
         if forms:
-            best = max(forms, key=lambda name: solved.get_group(name).sum())
-            verdict = _synthetic_verdict(solved.get_group(best))
+            best = max(forms, key=lambda name: solved[name].sum())
+            verdict = _synthetic_verdict(solved[best])
             table.loc[table["method"] == best, "verdict"] = verdict
     return table[list(COLUMNS)]
 

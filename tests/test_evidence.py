@@ -10,7 +10,7 @@ from lcbench import evidence, store
 from lcbench.cli import main
 
 CONFIGS = {
-    "mqar": '{"noise":false,"num_pairs":8,"power_a":1.0,"vocab_size":64}',
+    "mqar": '{"noise":false,"num_pairs":2,"power_a":1.0,"vocab_size":16}',
     "code-lm": "{}",
 }
 
@@ -21,7 +21,7 @@ def row(task: str, method: str, seed: int, score: float, **fields: object) -> st
         {} if bits else {"score_by_distance": [None, 1.0, 0.5], "count_by_distance": [0, 4, 12]}
     )
     shared = {
-        "run_id": "r", "cell_id": f"{task}{method}{seed}", "kind": "quality", "suite": "quick",
+        "run_id": "r", "cell_id": f"{task}{method}{seed}", "kind": "quality", "suite": "smoke",
         "suite_version": 1, "task": task, "task_version": 1, "task_config": CONFIGS[task],
         "method": method, "config": '{"window":4}' if method == "window" else "{}",
         "train_context": 512, "context": 512, "seed": seed, "dtype": "float32", "status": "ok",
@@ -54,7 +54,7 @@ def told() -> str:
                 for method, score in zip(("vanilla", "window"), both, strict=True)
             )
         ),
-        "quick",
+        "smoke",
     )
 
 
@@ -90,19 +90,21 @@ def test_a_window_is_held_against_what_lies_within_it(told: str) -> None:
 
 def test_what_was_not_tried_is_told(told: str) -> None:
     assert "- `mqar`: pass: 5 of 5 seeds solved it" in told
-    assert "- `needle`: not judged, its oracle was not tried" in told
-    assert evidence.report(frame(row("mqar", "vanilla", 0, 1.0, device_kind="cuda")), "quick") == (
-        "No results of what `quick` asks on the device it is meant for."
+    rows = [row("mqar", "vanilla", 0, 1.0)]
+    text = evidence.report(frame(*rows), "smoke")
+    assert "- `code-lm`: not judged, its oracle was not tried" in text
+    assert evidence.report(frame(row("mqar", "vanilla", 0, 1.0, device_kind="cuda")), "smoke") == (
+        "No results of what `smoke` asks on the device it is meant for."
     )
 
 
 def test_the_command_prints_it_and_exits_by_the_gate(tmp_path: Path) -> None:
     rows = [row("mqar", "vanilla", seed, 1.0) for seed in range(5)]
     store.write_rows(tmp_path / "rows.parquet", rows)
-    arguments = ["suites", "quick", "--gate", "--format", "markdown", "--results", str(tmp_path)]
+    arguments = ["suites", "smoke", "--gate", "--format", "markdown", "--results", str(tmp_path)]
     done = CliRunner().invoke(main, arguments)
-    assert done.exit_code == 1, "three of the four tasks were not tried"
-    assert done.stdout.startswith("# `quick`, version 1")
+    assert done.exit_code == 1, "one of the two tasks was not tried"
+    assert done.stdout.startswith("# `smoke`, version 1")
     assert "- `mqar`: pass: 5 of 5 seeds solved it" in done.stdout
 
 
@@ -112,7 +114,7 @@ def test_a_method_in_one_seed_neither_crowds_nor_shortens_what_is_said_of_the_ot
         for method, score in (("vanilla", 0.9), ("window", 0.3))
         for seed in range(5)
     ]
-    text = evidence.report(frame(*rows, row("mqar", "newcomer", 0, 0.6)), "quick")
+    text = evidence.report(frame(*rows, row("mqar", "newcomer", 0, 0.6)), "smoke")
     assert "newcomer" in text.partition("## Seeds")[2].partition("##")[0]
     apart = text.partition("## Told apart")[2].partition("## Agreement")[0]
     assert "newcomer" not in apart
