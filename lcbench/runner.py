@@ -21,7 +21,16 @@ from lcbench.paths import PACKAGE
 from lcbench.places import Place
 from lcbench.pool import Executor
 from lcbench.store import Row
-from lcbench.suite import ANCHOR, NOT_TRIED, Cell, MethodCard, Suite, TaskCard, too_long
+from lcbench.suite import (
+    ANCHOR,
+    NOT_TRIED,
+    Cell,
+    MethodCard,
+    Suite,
+    TaskCard,
+    shortest_example,
+    too_long,
+)
 from lcbench.task import stream
 
 HARNESS_FILES = (
@@ -114,7 +123,8 @@ def describe_tasks(suite: Suite) -> list[TaskCard]:
             config = spec.config().override(plan.config)
             task = spec.build(config, "test")
             for context in {plan.train_context // 2**plan.ramp, *plan.contexts}:
-                task.sample(stream({}, "test", 0), 1, context)
+                for tokens in {context, shortest_example(context, plan.jitter)}:
+                    task.sample(stream({}, "test", 0), 1, tokens)
         except ValueError as error:
             raise UsageError(f"task {plan.task!r}: {error}") from None
         source_hash = registry.source_hash("task", plan.task)

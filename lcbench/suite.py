@@ -62,6 +62,11 @@ class ModelPlan:
         _require_heads("model", self.d_model, self.num_heads)
 
 
+def shortest_example(context: int, jitter: int) -> int:
+    """Tokens of the shortest example that is drawn for a context, see `TaskPlan.jitter`."""
+    return context - min(jitter, context // 8)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskPlan:
     """One task as a suite asks it: trained at one context, scored at several."""

@@ -21,7 +21,7 @@ from lcbench.contract import InvalidOutputError
 from lcbench.curve import Curve, CurveRecorder
 from lcbench.method import State
 from lcbench.model import Backbone
-from lcbench.suite import TaskPlan
+from lcbench.suite import TaskPlan, shortest_example
 from lcbench.task import IGNORE, Batch, IntArray, Metric, Task, stream
 
 REPORT_EVERY_S = 0.5
@@ -220,7 +220,8 @@ def _batches(task: Task[Any], plan: TaskPlan, scope: dict[str, Any]) -> Iterator
 
 def length(rng: np.random.Generator, context: int, jitter: int) -> int:
     """Tokens of the examples of one batch, see `TaskPlan.jitter`."""
-    return context - int(rng.integers(min(jitter, context // 8) + 1)) if jitter else context
+    # Without a jitter nothing is drawn, as in streams that are older than it.
+    return int(rng.integers(shortest_example(context, jitter), context + 1)) if jitter else context
 
 
 class _Answers(NamedTuple):

@@ -47,7 +47,7 @@ SUITE = Suite(
     dtype="bfloat16",
     model=ModelPlan(d_model=128, num_layers=4, num_heads=4),
     tasks=(
-        _plan("mqar", 1024, num_pairs="32", vocab_size="1024"),
+        _plan("mqar", 1024, jitter=0, num_pairs="32", vocab_size="1024"),
         _plan("needle", 2048, num_needles="8", vocab_size="128", noise="diverse", ramp=4),
         _plan("fuzzy-recall", 512),
         _plan("selective-copy", 512),
