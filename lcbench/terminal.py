@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from lcbench.profiling import Profile
 
 
+TOOK_WIDTH = len("59 min 59 s")
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them: `8.2 s`, `3 min 05 s`, `2 h 10 min`."""
     if seconds < 60:
@@ -191,7 +194,7 @@ class Progress:
             self._note_best(cell, rows[0])
         width = len(str(self.total))
         line = Text(f"[{self.done:{width}}/{self.total}] ", style="dim")
-        line.append(f"{duration(float(rows[0]['wall_s'])):>8}  ", style="dim")
+        line.append(f"{duration(float(rows[0]['wall_s'])):>{TOOK_WIDTH}}  ", style="dim")
         line.append(f"{cell.label:{self._label_width}}  ", style="default")
         failed = rows[0]["status"] not in ("ok", "unsupported")
         line.append(outcome_text(rows), style="red" if failed else "default")
@@ -201,7 +204,8 @@ class Progress:
         self._left.pop(cell.cell_id, None)
         self.done += 1
         width = len(str(self.total))
-        text = f"[{self.done:{width}}/{self.total}] {'':>8}  {cell.label:{self._label_width}}"
+        place = f"[{self.done:{width}}/{self.total}] {'':{TOOK_WIDTH}}"
+        text = f"{place}  {cell.label:{self._label_width}}"
         self.console.print(Text(f"{text}  measured by the other run", "dim"), soft_wrap=True)
 
     def _note_best(self, cell: Cell, row: Mapping[str, Any]) -> None:
