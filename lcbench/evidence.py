@@ -25,7 +25,8 @@ def report(frame: pd.DataFrame, name: str) -> str:
     Raises:
         UsageError: No such suite or task.
     """
-    rows = asked_rows(frame, name)
+    # What is older than the newest version of the suite is not told of, and not counted.
+    rows = ranking.comparable(asked_rows(frame, name)).frame
     if rows.empty:
         return f"No results of what `{name}` asks on the device it is meant for."
     trained = trained_rows(rows)

@@ -108,6 +108,15 @@ def test_the_command_prints_it_and_exits_by_the_gate(tmp_path: Path) -> None:
     assert "- `mqar`: pass: 5 of 5 seeds solved it" in done.stdout
 
 
+def test_rows_of_an_older_version_are_not_told_of() -> None:
+    older = [row("mqar", "retired", seed, 0.5) for seed in range(5)]
+    newer = [row("mqar", "vanilla", seed, 1.0, suite_version=2) for seed in range(3)]
+    text = evidence.report(frame(*older, *newer), "smoke")
+    assert text.startswith("# `smoke`, version 2")
+    assert "from 3 rows of 1 methods and up to 3 seeds" in text
+    assert "retired" not in text
+
+
 def test_a_method_in_one_seed_neither_crowds_nor_shortens_what_is_said_of_the_others() -> None:
     rows = [
         row("mqar", method, seed, score + 0.01 * seed)
