@@ -152,7 +152,8 @@ there was one rate and nothing to choose. `curve_steps`, `curve_loss_nats` and `
 learning curve of the training at `learning_rate`, at most 32 points: steps done by the end of each
 span of steps, mean training loss within the span, seconds of training passed by its end. Every ok
 row of a cell carries it, as it does `train_s`: whichever contexts were asked for, one is there.
-Null in what was measured before curves were kept. `flops` and `touched_bytes` are of one call, see
+Null in what was measured before curves were kept. `train_tokens` counts contexts as whole: of a
+task with jitter, up to an eighth fewer were read. `flops` and `touched_bytes` are of one call, see
 `counting.Work`; `matmul_flops_per_s` (in the row's dtype) and `copy_bytes_per_s` are what `lcbench
 env --measure` found the machine to reach, null where it was not asked. `load_average` is that of
 the minute before timing began, the run's own work included; `throttled` says whether heat or a
