@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from lcbench.rows import ENTRY, GROUP, TASK, comparable
-from lcbench.store import latest
+from lcbench.store import CURVE, latest
 
 MACHINE = ["env_id", "device", "threads", "deterministic"]
 """Within equal ones seconds may be compared, and nowhere else."""
-CURVE_COLUMNS = ("curve_steps", "curve_loss_nats", "curve_s", *MACHINE)
+CURVE_COLUMNS = (*CURVE, *MACHINE)
 """The columns of rows read here, beside those of `ranking.COLUMNS`."""
 _LISTS = {"curve_steps": "steps", "curve_s": "seconds", "curve_loss_nats": "loss_nats"}
 _MODEL = [*ENTRY, *TASK, "seed"]

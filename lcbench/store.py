@@ -40,6 +40,8 @@ Row = dict[str, object]
 _INT, _FLOAT, _TEXT, _BOOL = pa.int64(), pa.float64(), pa.string(), pa.bool_()
 _TIME, _BINARY = pa.timestamp("us", tz="UTC"), pa.binary()
 
+CURVE = ("curve_steps", "curve_loss_nats", "curve_s")
+"""The columns of a learning curve: lists of equal length, all there or none."""
 COLUMN_GROUPS: dict[str, dict[str, Any]] = {
     "identity": {
         "schema_version": _INT,

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from lcbench.store import CURVE
 from lcbench.submission_rules import Findings
 
-COLUMNS = ("curve_steps", "curve_loss_nats", "curve_s")
 CLOCKS_AGREE = 0.01
 """Relative: a device's clock, which may time the curve, and the host's, which times training."""
 
@@ -24,19 +24,19 @@ def check_curves(
     for number, row in enumerate(rows):
         if row is None or row["kind"] != "quality" or row["status"] != "ok":
             continue
-        given = [row[name] is not None for name in COLUMNS]
+        given = [row[name] is not None for name in CURVE]
         if all(given):
             _check_curve(row, number, findings)
         elif any(given) or not may_be_older:
-            message = f"{', '.join(COLUMNS)} are there together in every quality row that is ok"
+            message = f"{', '.join(CURVE)} are there together in every quality row that is ok"
             findings.add("nulls", message, number, about="curve")
 
 
 def _check_curve(row: dict[str, Any], number: int, findings: Findings) -> None:
     steps, seconds = row["curve_steps"], row["curve_s"]
-    lengths = [len(row[name]) for name in COLUMNS]
+    lengths = [len(row[name]) for name in CURVE]
     if len(set(lengths)) > 1:
-        message = f"{', '.join(COLUMNS)} have {lengths} points"
+        message = f"{', '.join(CURVE)} have {lengths} points"
         findings.add("curve", message, number, about="points")
     if any(after <= before for before, after in pairwise(steps)):
         findings.add("curve", "curve_steps does not rise", number)

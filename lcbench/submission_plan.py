@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from lcbench.config import digest
-from lcbench.store import COLUMN_GROUPS, ROW_KEY
+from lcbench.store import COLUMN_GROUPS, CURVE, ROW_KEY
 from lcbench.submission_rows import Rows, read_json
 from lcbench.submission_rules import Findings
 from lcbench.submission_scores import check_budget, check_task
@@ -40,7 +40,7 @@ _OF_A_CELL = (
     *("wall_s", *COLUMN_GROUPS["provenance"], *COLUMN_GROUPS["environment"]),
 )
 _OF_A_TRAINING = (
-    *("learning_rate", "train_steps", "train_s", "curve_steps", "curve_loss_nats", "curve_s"),
+    *("learning_rate", "train_steps", "train_s", *CURVE),
     *("num_params", "metric", "ceiling"),
 )
 _OF_A_MACHINE = tuple(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
-from lcbench.store import COLUMN_GROUPS, KINDS, SCHEMA_VERSION, STAGES, STATUSES
+from lcbench.store import COLUMN_GROUPS, CURVE, KINDS, SCHEMA_VERSION, STAGES, STATUSES
 from lcbench.submission_rules import Findings
 from lcbench.task import Metric
 
@@ -86,7 +86,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 LIST_LENGTHS = {
     "score_by_distance": (0, 40), "count_by_distance": (0, 40), "score_by_position": (1, 40),
     "score_by_example": (1, 10**6), "timings_ns": (4, 200),
-    **dict.fromkeys(("curve_steps", "curve_loss_nats", "curve_s"), (1, 32)),
+    **dict.fromkeys(CURVE, (1, 32)),
 }  # fmt: skip
 
 _ALWAYS = (
