@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from multiprocessing import (
     connection,
     forkserver,
@@ -123,7 +123,8 @@ class Child:
         last = monotonic() + ENDING_S
         while True:
             try:
-                self._process.start()
+                with _undisturbed():
+                    self._process.start()
             except (ConnectionError, EOFError):
                 if monotonic() > last:
                     raise
@@ -262,6 +263,40 @@ class Child:
                 descent.kill(*descent.descendants(stray), stray)
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Generator[None, None, None]:
+    """Have SIGINT and SIGTERM wait while a process is started.
+
+    A request to the fork server that is broken off brings it down, with a traceback on the
+    terminal; and Ctrl-C reaches the server too, before it is so far as to ignore it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    waiting: list[tuple[int, Any]] = []
+    if _IS_POSIX:
+        # Which would take the mask off again, if it were started under it.
+        resource_tracker.ensure_running()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ()) if _IS_POSIX else None
+    try:
+        for number in handlers:
+            signal.signal(number, lambda *call: waiting.append(call))
+        if mask is not None:
+            # The new process inherits this.
+            signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
+        yield
+    finally:
+        if mask is not None:
+            # What came meanwhile is handed to the function above.
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in waiting:
+            handlers[number](number, frame)
+
+
 _LIVE: set[int] = set()
 """Children that were started and have not been ended."""
 
@@ -309,6 +344,8 @@ def _serve(
     """What a child does, from its first instruction to its last."""
     if hasattr(os, "setsid"):
         os.setsid()
+    if _IS_POSIX:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     descent.die_with_parent()
     descent.keep_orphans()
     me = os.getpid()

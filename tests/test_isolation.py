@@ -6,7 +6,7 @@ import stat
 import subprocess
 import sys
 import time
-from multiprocessing import get_context
+from multiprocessing import get_context, reduction
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,73 @@ def test_what_a_child_forked_dies_with_it(tmp_path: Path) -> None:
 def test_megabytes_of_output_neither_block_nor_show(capfd: pytest.CaptureFixture[str]) -> None:
     assert call(shout).value == 1
     assert capfd.readouterr().out == ""
+
+
+def test_an_interrupt_waits_until_the_child_is_there(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(answer).status == "ok"
+    server = Child(answer, (), timeout_s=60.0)._server
+    send_fds = reduction.sendfds
+
+    def interrupted(*args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        send_fds(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reduction, "sendfds", interrupted)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                Child(answer, (), timeout_s=60.0)
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        finally:
+            signal.signal(signal.SIGINT, before)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    # The fork server has not been brought down by half a request.
+    child = Child(answer, (), timeout_s=60.0)
+    assert child._server == server
+    child.stop("crashed", "not needed")
+    assert capfd.readouterr() == ("", "")
+
+
+INTERRUPTED = """
+import signal
+from lcbench.isolation import call
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    call(print)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def test_ctrl_c_while_the_fork_server_loads_shows_no_traceback() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if any("forkserver" in " ".join(p.cmdline()) for p in _children(process.pid)):
+                break
+            time.sleep(0.01)
+        time.sleep(0.2)
+        # As a terminal sends it: to the command and to what it has started.
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (out, err) == ("interrupted\n", "")
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).children()
+    return []
 
 
 def test_misuse_is_raised_in_the_parent() -> None:
