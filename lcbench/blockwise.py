@@ -73,7 +73,7 @@ def _cast(totals: Mapping[int, Tensor], tensors: Sequence[Tensor]) -> list[Tenso
 def _add_rows(total: Tensor, rows: Any, part: Tensor) -> None:
     """Add a part's rows where they were read; a row picked more than once adds up."""
     if isinstance(rows, slice):
-        total[:, rows] += part
+        total[:, rows].add_(part)
         return
     flat = (_sequences(rows) * total.size(1) + rows).flatten()
     total.view(-1, *total.shape[2:]).index_add_(0, flat, part.flatten(0, 1).to(total.dtype))
@@ -173,7 +173,7 @@ class _Scores(NamedTuple):
             scores = torch.baddbmm(added, q, k.mT, alpha=self.scale)
         if self.tail is not None:
             rows = q.size(1)
-            scores[..., -rows:] += self.tail[:rows, :rows]
+            scores[..., -rows:].add_(self.tail[:rows, :rows])
         return torch.softmax(scores, -1)
 
 

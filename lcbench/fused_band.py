@@ -49,9 +49,8 @@ def fused_band(
         right: Keys after its own that a query sees.
         columns: What it sees in the same softmax outside of these.
     """
-    # Smaller blocks score fewer keys that no query sees, and larger ones make better products.
-    size = 64 if left + right >= 128 else 32
-    band = _Band(_steps(q, k, size, left, right), k.size(1) - q.size(1), left, right, columns)
+    steps = _steps(q, k, _block_size(left + right), left, right)
+    band = _Band(steps, k.size(1) - q.size(1), left, right, columns)
     far = () if columns is None else columns[:2]
     return _FusedBand.apply(band, q, k, v, *far)  # pyright: ignore[reportReturnType]
 
@@ -75,6 +74,17 @@ def fused_rows(q: Tensor, k: Tensor, v: Tensor, *, every: int) -> Tensor:
         part = mask[rows.start - rows.stop :, mask.size(1) - stop :]
         steps.append(_Step(rows, slice(0, stop), size, 1, part))
     return _FusedBand.apply(_Band(steps, 0, 0, 0, None), q, k, v)  # pyright: ignore[reportReturnType]
+
+
+def _block_size(others: int) -> int:
+    """Queries of a block: small ones score fewer keys that none sees, large ones multiply faster.
+
+    Below 192 queries the kernel takes 32 at once, and products so small gain little from a second
+    thread; from 192 on it takes 64, which as many threads compute as many times as fast.
+    """
+    if others < 128:
+        return 32
+    return 64 if torch.get_num_threads() == 1 else 192
 
 
 class _Step(NamedTuple):
@@ -101,14 +111,16 @@ class _Step(NamedTuple):
             return
         # Blocks overlap, but the same tile of each does not.
         for tile in range(0, part.size(2), self.size):
-            start = self.keys.start + tile
-            rows = total[:, start : start + self.num_blocks * self.size]
-            rows.unflatten(1, (self.num_blocks, -1)).add_(part[:, :, tile : tile + self.size])
+            added = part[:, :, tile : tile + self.size]
+            rows = total[:, self.keys.start + tile : self.keys.stop].unfold(
+                1, added.size(2), self.size
+            )
+            rows[:, : self.num_blocks].mT.add_(added)
 
 
 def _steps(q: Tensor, k: Tensor, size: int, left: int, right: int) -> list[_Step]:
     """Cut a band into steps: blocks that an end of the keys cuts short go alone."""
-    offset, pad = k.size(1) - q.size(1), -(left + right) % size
+    offset, pad = k.size(1) - q.size(1), -(left + right) % min(size, 64)
     width = left + right + pad + size
     mask = band_mask(q, size, left + right, margin=pad)
     # What the backward pass makes of a step is to stay in a processor's cache, and masks of its

@@ -1,6 +1,7 @@
 """A window with global tokens against a dense definition, Longformer's layer, and its state."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -32,11 +33,15 @@ def dense(method: Method, project, x: Tensor) -> Tensor:
     return heads.o(torch.cat(y.unbind(1), -1))
 
 
-@pytest.fixture(params=["fused", "in blocks"])
-def path(request, monkeypatch) -> None:
-    """Both ways to compute: the second is that of other dtypes and devices."""
+@pytest.fixture(params=["one thread", "two threads", "in blocks"])
+def path(request, monkeypatch) -> Iterator[None]:
+    """All ways to compute: the last is that of other dtypes and devices."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if request.param == "one thread" else 2)
     if request.param == "in blocks":
         monkeypatch.setattr(sparse_global, "fuses", lambda q: False)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("path")
@@ -45,7 +50,7 @@ def path(request, monkeypatch) -> None:
     ("window", "every", "tokens"),
     [
         *[(64, 64, 1), (64, 64, 63), (64, 64, 64), (64, 64, 301), (1, 2, 9), (5, 3, 67)],
-        *[(16, 40, 413), (40, 8, 700), (5, 1, 20), (4, 100, 30), (3, 2, 150)],
+        *[(16, 40, 413), (40, 8, 700), (5, 1, 20), (4, 100, 30), (3, 2, 150), (130, 40, 1000)],
     ],
 )
 def test_values_and_gradients(window, every, tokens, causal, project, assert_agree) -> None:
