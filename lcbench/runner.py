@@ -35,9 +35,10 @@ from lcbench.task import stream
 
 HARNESS_FILES = (
     "config", "method", "blocks", "blockwise", "fused_band", "attention", "block_sparse",
-    "distance_bias", "chunkwise", "model", "parts", "task", "corpus", "sampling", "suite", "train",
-    "curve", "measure", "counting", "noise", "environment", "descent", "confinement", "confined",
-    "isolation", "errands", "references", "guard", "contract", "cost", "cells",
+    "distance_bias", "chunkwise", "model", "parts", "task", "corpus", "code_words", "sampling",
+    "suite", "train", "curve", "measure", "counting", "noise", "environment", "descent",
+    "confinement", "confined", "isolation", "errands", "references", "guard", "contract", "cost",
+    "cells",
 )  # fmt: skip
 """Modules of this package that can change a number; their hash is part of every cell's id."""
 WAIT_S = 0.2

@@ -13,7 +13,7 @@ LAYERS = (
     {"method", "task", "methods", "suites", "app", "places", "confined"},
     {"blocks", "blockwise", "sampling", "suite", "corpus", "floors", "statistics", "starter"}
     | {"examples", "curve"},
-    {"fused_band"},
+    {"fused_band", "code_words"},
     {"attention", "block_sparse", "distance_bias", "chunkwise"},
     {"registry", "contract", "model", "measure", "environment", "estimate", "store", "isolation"}
     | {"references"},
@@ -56,13 +56,13 @@ NO_TORCH = {
     "gate", "evidence", "command", "slices", "tiers", "cli_measure", "cli_browse",
     "cli_contribute", "reproduce", "examples", "cards", "compare_text", "runs", "disturbance",
     "buckets", "submission", "submission_report", "submission_checks", "scaffold", "difference",
-    "learning", "submitting", "verifying", "pull_request", "reviewing",
+    "code_words", "learning", "submitting", "verifying", "pull_request", "reviewing",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"}
     | {"chunkwise", "fused_band"},
     "suites": {"suite"},
-    "suites/tasks": {"task", "corpus", "sampling", "floors"},
+    "suites/tasks": {"task", "corpus", "code_words", "sampling", "floors"},
 }
 
 

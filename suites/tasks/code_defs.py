@@ -1,6 +1,6 @@
 """Definitions in real code: one is named again, and asked is what followed its name there.
 
-Source: `lcbench.corpus`, as the words of its code in their order: keywords and names, without
+Source: `lcbench.code_words`: the words of real code in their order, keywords and names, without
 comments, strings, numbers, operators, `self` and `cls`. After `def f` mostly stands the first
 parameter, after `class C` the base. A context is a stretch of it that has a few definitions at the
 left margin, as people spread them, and ends by asking about some. Names are renamed anew in every
@@ -11,41 +11,25 @@ Shapes: B batch, T tokens, M definitions of a text, N of them asked about.
 """
 
 import functools
-import hashlib
-import keyword
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lcbench.corpus import STRING, documents_of, load_corpus
+from lcbench.code_words import FIRST_NAME, MARKS, WORDS, words_in
+from lcbench.corpus import load_corpus
 from lcbench.floors import measured_floor
 from lcbench.sampling import ask
 from lcbench.task import Batch, IntArray, Solver, Split, Task, TaskConfig, TaskSpec
 
-MARKS = ("¶def", "¶class")
-"""What begins a definition at the left margin."""
-WORDS = (*MARKS, *keyword.kwlist)
-"""The tokens that are no names."""
-FIRST_NAME = len(WORDS)
 NAMED, TOLD = 1, 2
 """Where in `def f x` stand the name and the answer."""
 ROOM = 64
 """Tokens of context for each question; a context of few asks `FEWEST`."""
 FEWEST = 2
-MOST_BYTES = 6_000_000
-"""Source read of each split, at most: all of it would take a second more of a short run."""
-_NAME_BITS = 31
 _PRIME = 2**31 - 1
 _TRIES = 64
-_WORD = re.compile(
-    rb"\#[^\n]* | [A-Za-z]{,2}(?:" + STRING + rb") | ([A-Za-z_\x80-\xff][\w\x80-\xff]*)",
-    re.VERBOSE | re.DOTALL,
-)
-_UNNAMED = (b"self", b"cls")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,34 +195,9 @@ class _Text(NamedTuple):
 
 @functools.cache
 def _text(split: Split) -> _Text:
-    words = [word for file in documents_of(split, MOST_BYTES) for word in words_of(file.text)]
-    found = np.array(words, dtype=np.int64)
+    found = words_in(split)
     is_named = found[NAMED : NAMED - TOLD] >= FIRST_NAME
     return _Text(found, np.flatnonzero((found[:-TOLD] < len(MARKS)) & is_named))
-
-
-def words_of(text: bytes) -> Iterator[int]:
-    """The tokens of a file, names by the numbers that their letters decide."""
-    for match in _WORD.finditer(text):
-        word = match[1]
-        if word is None or word in _UNNAMED:
-            continue
-        if word in (b"def", b"class") and text[match.start() - 1 : match.start()] in (b"", b"\n"):
-            yield MARKS.index(f"¶{word.decode()}")
-        else:
-            yield _token_of(word)
-
-
-@functools.cache
-def _token_of(word: bytes) -> int:
-    """The number of a word; that of a name, from `FIRST_NAME` on, tells nothing of its use."""
-    if word in _NUMBERS:
-        return _NUMBERS[word]
-    drawn = int.from_bytes(hashlib.blake2b(word, digest_size=4).digest(), "little")
-    return FIRST_NAME + drawn % 2**_NAME_BITS
-
-
-_NUMBERS = {word.encode(): token for token, word in enumerate(WORDS)}
 
 
 @functools.lru_cache(maxsize=32)

@@ -10,12 +10,14 @@ from typing import cast, get_args
 import numpy as np
 import pytest
 
+from lcbench import code_words
 from lcbench.corpus import load_corpus, text_of
 from lcbench.floors import solver_scores
 from lcbench.suites.tasks import (
     code_class,
     code_defs,
     code_lm,
+    code_names,
     code_qa,
     code_tagging,
     doc_match,
@@ -126,10 +128,10 @@ def test_code_tagging_line_by_line_is_right_outside_of_long_strings_alone() -> N
 def words(text: bytes) -> list[str]:
     """As `code-defs` reads them, names by the order of their first mention."""
     names: dict[int, str] = {}
-    tokens = code_defs.words_of(text)
+    tokens = code_words.words_of(text)
     return [
-        code_defs.WORDS[token]
-        if token < code_defs.FIRST_NAME
+        code_words.WORDS[token]
+        if token < code_words.FIRST_NAME
         else names.setdefault(token, f"n{len(names)}")
         for token in tokens
     ]
@@ -162,7 +164,7 @@ def test_code_defs_asks_for_names_defined_once_and_tells_what_followed_them() ->
             asked = batch.inputs[rows, at - back]
             assert np.array_equal(batch.inputs[rows, evidence - 1 - back], asked)
         text = batch.inputs[:, :body]
-        is_defined = text[:, :-2] < len(code_defs.MARKS)
+        is_defined = text[:, :-2] < len(code_words.MARKS)
         for offset, tokens in ((1, batch.inputs[rows, at]), (2, answers)):
             found = text[:, offset : offset - 2 or None][:, : is_defined.shape[1]]
             alike = (found[rows] == tokens[:, None]) & is_defined[rows]
@@ -173,7 +175,7 @@ def test_code_defs_asks_for_names_defined_once_and_tells_what_followed_them() ->
 def test_code_defs_renames_in_every_example_and_never_by_what_a_name_is() -> None:
     task = code_defs.CodeDefs(code_defs.Config(), "test")
     batch = task.sample(rng(), 2000, 128)
-    answers = batch.targets[batch.targets != IGNORE] - code_defs.FIRST_NAME
+    answers = batch.targets[batch.targets != IGNORE] - code_words.FIRST_NAME
     counts = np.bincount(answers, minlength=64)
     # 62.5 expected of each: six standard deviations.
     assert len(answers) == 4000
@@ -199,6 +201,51 @@ def test_code_defs_names_the_numbers_that_are_too_few() -> None:
     config = code_defs.Config(num_names=8, most_others=None)
     with pytest.raises(ValueError, match=r"num_names=8 .* raise num_names"):
         code_defs.CodeDefs(config, "test").sample(rng(), 1, 2048)
+
+
+@pytest.mark.parametrize("top", [1, 3])
+@pytest.mark.parametrize("context", [48, 512, 3000])
+def test_code_names_asks_for_what_stands_most_often(context: int, top: int) -> None:
+    task = code_names.CodeNames(code_names.Config(top=top), "test")
+    batch = task.sample(rng(), 40, context)
+    assert (batch.targets[:, :-top] == IGNORE).all()
+    first, other = code_words.FIRST_NAME, code_words.FIRST_NAME + 16
+    assert np.array_equal(batch.inputs[:, -top:], np.tile(other + 1 + np.arange(top), (40, 1)))
+    for text, answers in zip(batch.inputs[:, :-top], batch.targets[:, -top:], strict=True):
+        counts = np.bincount(text[(text >= first) & (text < other)] - first, minlength=16)
+        ranked = np.argsort(-counts)
+        assert np.array_equal(first + ranked[:top], answers)
+        assert (np.diff(counts[ranked[: top + 1]]) < 0).all()
+
+
+def test_code_names_are_the_texts_own_written_anew() -> None:
+    task = code_names.CodeNames(code_names.Config(), "test")
+    words, first = code_words.words_in("test"), code_words.FIRST_NAME
+    renamed = task.sample(rng(), 200, 65)
+    answers = set((renamed.targets[:, -1] - first).tolist())
+    assert answers == set(range(16))
+    windows = np.lib.stride_tricks.sliding_window_view(words, 64)
+    keywords = np.where(windows < first, windows, -1)
+    for tokens in renamed.inputs[:5, :-1]:
+        shape = np.where(tokens < first, tokens, -1)
+        sources = windows[(keywords == shape).all(axis=1)]
+        # One of the stretches with these keywords has these names: each is written one way.
+        assert any(
+            all(len(set(tokens[source == word].tolist())) == 1 for word in set(source.tolist()))
+            for source in sources
+        )
+        told = tokens[(tokens >= first) & (tokens < first + 16)]
+        least = np.unique(told, return_counts=True)[1].min()
+        assert any(
+            np.unique(source[tokens == first + 16], return_counts=True)[1].max(initial=0) <= least
+            for source in sources
+        )
+
+
+@pytest.mark.parametrize("context", [1, 2, 10**8])
+def test_code_names_says_which_context_it_cannot_take(context: int) -> None:
+    with pytest.raises(ValueError, match=rf"{context:,} tokens .* ask for a context of"):
+        code_names.CodeNames(code_names.Config(), "test").sample(rng(), 1, context)
 
 
 MODULE = b"""from json.decoder import JSONDecoder, JSONDecodeError
@@ -367,6 +414,7 @@ def test_the_translation_of_another_compiler_is_other_data(monkeypatch: pytest.M
         (code_tagging.CodeTagging, code_tagging.Config(), "accuracy", (0.5, 0.8)),
         (code_qa.CodeQA, code_qa.Config(), "exact_match", (0.1, 0.5)),
         (code_defs.CodeDefs, code_defs.Config(), "accuracy", (0.15, 0.3)),
+        (code_names.CodeNames, code_names.Config(), "accuracy", (0.25, 0.4)),
         (code_class.CodeClass, code_class.Config(), "accuracy", (0.2, 0.6)),
         (doc_match.DocMatch, doc_match.Config(), "accuracy", (0.5, 0.75)),
         (translation.Translation, translation.Config(), "accuracy", (0.35, 0.6)),
