@@ -45,8 +45,9 @@ def load_example(name: str, overrides: tuple[tuple[str, str], ...]) -> Example:
     try:
         spec = registry.load_task(name)
         task = spec.build(spec.config().override(dict(overrides)), "test")
-        is_text = task.data_hash() is not None
-        return examples.draw_example(name, task, SHORTEST_TEXT if is_text else examples.SHORTEST)
+        return examples.draw_example(
+            name, task, SHORTEST_TEXT if task.is_text else examples.SHORTEST
+        )
     except (UsageError, PluginError) as error:
         raise NoExampleError(str(error)) from None
     except Exception as error:

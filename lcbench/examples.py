@@ -8,7 +8,6 @@ import numpy as np
 from lcbench.task import IGNORE, Batch, Task, stream
 
 SHORTEST = 64
-NUM_BYTES = 256
 IMAGE_CONTEXT = 1024
 _LONGEST_TRY = 6
 """Doublings of the context after which a task is taken to fit nowhere."""
@@ -67,7 +66,7 @@ def read_example(task: Task[Any], batch: Batch) -> Example:
     return Example(
         context=len(inputs),
         pieces=_pieces(task, batch, evidence),
-        is_text=_is_text(task),
+        is_text=task.is_text,
         columns=task.columns(len(inputs)),
         answers=_answers(task, batch),
     )
@@ -89,12 +88,12 @@ def _pieces(task: Task[Any], batch: Batch, evidence: Any) -> list[Piece]:
     asked = targets != IGNORE
     words = [task.render(int(token)) for token in inputs]
     if asked.all():
-        return [Piece("".join(words))] if _is_text(task) else [Piece(word) for word in words]
+        return [Piece("".join(words))] if task.is_text else [Piece(word) for word in words]
     marks: list[Mark] = [
         "asked" if is_asked else "evidence" if is_evidence else ""
         for is_asked, is_evidence in zip(asked, evidence, strict=True)
     ]
-    if _is_text(task):
+    if task.is_text:
         same = itertools.groupby(range(len(words)), key=lambda at: marks[at])
         runs = [list(run) for _, run in same]
         return [Piece("".join(words[at] for at in run), marks[run[0]]) for run in runs]
@@ -112,9 +111,9 @@ def _answers(task: Task[Any], batch: Batch) -> str:
     is_next = np.array_equal(inputs[asked[:-1] + 1], targets[asked[:-1]])
     if len(asked) == len(targets) and is_next:
         return "Asked everywhere: the next token."
-    if _is_text(task) and is_next and np.all(np.diff(asked) == 1):
+    if task.is_text and is_next and np.all(np.diff(asked) == 1):
         return "Answer: " + "".join(wanted)
-    if not _is_text(task):
+    if not task.is_text:
         if len(asked) == len(targets):
             return "Asked everywhere: " + " ".join(wanted)
         runs = [(words[at], answer) for at, answer in zip(asked, wanted, strict=True)]
@@ -123,8 +122,3 @@ def _answers(task: Task[Any], batch: Batch) -> str:
         runs = [("".join(words[at] for at, _ in run), answer) for answer, run in same]
     pairs = ", ".join(f"{word} → {answer}" for word, answer in runs)
     return ("Asked everywhere: " if len(asked) == len(targets) else "Answers: ") + pairs
-
-
-def _is_text(task: Task[Any]) -> bool:
-    # Real text is read byte by byte, or as words that are fewer than the values of a byte.
-    return task.data_hash() is not None and task.vocab_size >= NUM_BYTES

@@ -79,6 +79,11 @@ class Task(Generic[ConfigT]):
         """One token as a person would read it."""
         return str(token)
 
+    @property
+    def is_text(self) -> bool:
+        """Whether tokens are characters, to be read as one; others are read each for itself."""
+        return False
+
     def columns(self, context: int) -> int | None:
         """Tokens of a line, where an example is an image; None for running text."""
         return None

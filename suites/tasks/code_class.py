@@ -86,6 +86,11 @@ class CodeClass(Task[Config]):
 
         return {"majority": majority, "bag of bytes": bag_of_bytes}
 
+    @property
+    def is_text(self) -> bool:
+        """Bytes of source."""
+        return True
+
     def render(self, token: int) -> str:
         r"""The character, a mark for a blank, `\xNN`, or the name of a package."""
         if token > ASK:

@@ -78,6 +78,11 @@ class CodeLM(Task[Config]):
 
         return {"unigram": unigram}
 
+    @property
+    def is_text(self) -> bool:
+        """Bytes of source."""
+        return True
+
     def render(self, token: int) -> str:
         r"""The character, a mark for a blank that would break the line, or `\xNN`."""
         if token in _MARKS:

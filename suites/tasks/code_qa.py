@@ -102,6 +102,11 @@ class CodeQA(Task[Config]):
         """Guesses from the question alone, and from the nearest statement of its kind."""
         return {"unigram": _unigram, "prior": _prior, "nearest": _nearest}
 
+    @property
+    def is_text(self) -> bool:
+        """Bytes of source."""
+        return True
+
     def render(self, token: int) -> str:
         r"""The character, a mark for a blank or the question's start, or `\xNN`."""
         if token in _MARKS:

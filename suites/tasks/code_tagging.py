@@ -110,6 +110,11 @@ class CodeTagging(Task[Config]):
 
         return {"majority": majority, "line": _lex_lines}
 
+    @property
+    def is_text(self) -> bool:
+        """Bytes of source."""
+        return True
+
     def render(self, token: int) -> str:
         r"""The character, a mark for a blank, `\xNN`, or the name of a kind."""
         if token >= NUM_BYTES:

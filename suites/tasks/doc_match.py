@@ -98,6 +98,11 @@ class DocMatch(Task[Config]):
         alike = {name: functools.partial(by_likeness, name) for name in _LIKENESS}
         return {"majority": majority, **alike}
 
+    @property
+    def is_text(self) -> bool:
+        """Bytes of source."""
+        return True
+
     def render(self, token: int) -> str:
         r"""The character, a mark for a blank or an answer, or `\xNN`."""
         if token in _MARKS:

@@ -122,6 +122,11 @@ class Translation(Task[Config]):
 
         return {"unigram": unigram, "trigram": _trigram}
 
+    @property
+    def is_text(self) -> bool:
+        """Bytes of source."""
+        return True
+
     def render(self, token: int) -> str:
         r"""The character, a mark for a blank, `\xNN`, or the name of an operation."""
         if token > END:
