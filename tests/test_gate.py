@@ -112,7 +112,7 @@ def test_two_configs_of_a_method_are_two_methods() -> None:
 
 
 def test_a_suite_is_judged_by_what_it_asks_on_its_own_device() -> None:
-    asked = '{"noise":false,"num_pairs":8,"power_a":1.0,"vocab_size":64}'
+    asked = '{"noise":false,"num_pairs":3,"power_a":1.0,"vocab_size":64}'
     good = rows("mqar", "vanilla", [1.0] * 5, task_config=asked)
     easier = rows("mqar", "vanilla", [1.0] * 5, task_config='{"num_pairs":2}')
     elsewhere = rows("mqar", "vanilla", [0.2] * 5, task_config=asked, device_kind="cuda")

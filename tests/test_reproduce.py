@@ -52,7 +52,7 @@ def row_of(cell: Cell, context: int) -> dict[str, Any]:
     [
         ["--suite", "smoke", "--method", "sliding-window:window=7"],
         ["--suite", "smoke", "--method", "hybrid:pattern=sliding-window:window=4*2+vanilla"],
-        ["--suite", "quick", "--method", "vanilla", "--task", "needle:farthest=40,noise=diverse",
+        ["--suite", "quick", "--method", "vanilla", "--task", "mqar:num_pairs=5,noise=true",
          "--context", "512,2048", "--seed", "3", "--dtype", "bfloat16", "--deterministic"],
     ],
     ids=["config", "pattern", "part of a task"],
