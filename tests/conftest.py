@@ -18,6 +18,11 @@ ROOT = Path(__file__).resolve().parents[1]
 LcBench = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest tests first: one that begins last is one that all other processes wait for."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_clock(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests time nothing that counts: they neither wait for a run on this machine nor stop one."""

@@ -50,10 +50,10 @@ def test_a_window_recalls_within_itself_and_not_beyond_its_reach(rows: pd.DataFr
     window = recall_by_distance(rows, "sliding-window")
     within = window[2 * window["distance_from"] - 1 < WINDOW]
     beyond = window[window["distance_from"] > REACH]
-    assert within["count"].sum() > 50
-    assert beyond["count"].sum() > 50
-    assert share(within) >= 0.95
-    assert share(beyond) < 0.5
+    assert within["count"].sum() > 30
+    assert beyond["count"].sum() > 200
+    assert share(within) >= 0.85
+    assert share(beyond) < 0.2
     everywhere = recall_by_distance(rows, "vanilla")
     assert share(everywhere[everywhere["distance_from"] > REACH]) >= 0.95
 
