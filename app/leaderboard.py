@@ -35,6 +35,8 @@ class Page(NamedTuple):
         importlib.import_module(f"lcbench.app.{self.module}").show()
 
 
+# In the order of the navigation; the first opens by itself. (A string below would be drawn on every
+# page: Streamlit shows what stands alone in the file it is given.)
 PAGES = (
     Page("board", "Board", "leaderboard"),
     Page("trade_off", "Trade-off", "scatter_plot"),
@@ -45,9 +47,8 @@ PAGES = (
     Page("runs", "Runs", "history"),
     Page("submit", "Submit", "upload_file"),
 )
-"""In the order of the navigation; the first opens by itself."""
+# Keys of the filters that a reader takes along from page to page.
 FILTERS = ("suite", "device", "family", "dtype", "tier", "only", "at", "q")
-"""Keys of the filters that a reader takes along from page to page."""
 
 
 def link(module: str, label: str | None = None, **state: str) -> None:

@@ -46,7 +46,6 @@ def all_rows(folder: Path) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_run_killed_at_any_moment_ends_with_the_rows_of_an_undisturbed_one(
     tmp_path: Path,
 ) -> None:
