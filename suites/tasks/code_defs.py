@@ -29,7 +29,8 @@ ROOM = 64
 """Tokens of context for each question; a context of few asks `FEWEST`."""
 FEWEST = 2
 _PRIME = 2**31 - 1
-_TRIES = 64
+_TRIES = 1000
+"""Stretches drawn for an example before none is taken to fit: of long ones a twelfth do."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -191,6 +191,14 @@ def test_code_defs_answers_lie_anywhere() -> None:
     np.testing.assert_allclose(shares, [0.25, 0.5, 0.75], atol=0.1)
 
 
+@pytest.mark.parametrize("context", [495, 2048])
+def test_code_defs_finds_an_example_where_few_stretches_fit(context: int) -> None:
+    # One stretch in eight to twelve fits, so that some of these examples take a hundred draws.
+    task = code_defs.CodeDefs(code_defs.Config(), "train")
+    batch = task.sample(rng(), 2_000_000 // context, context)
+    assert ((batch.targets != IGNORE).sum(axis=1) == 4).all()
+
+
 @pytest.mark.parametrize("context", [4, 8, 100_000])
 def test_code_defs_names_the_context_it_cannot_take(context: int) -> None:
     with pytest.raises(ValueError, match=rf"{context:,} tokens .* ask for a context of"):
