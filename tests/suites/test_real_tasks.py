@@ -206,8 +206,8 @@ def test_code_defs_names_the_context_it_cannot_take(context: int) -> None:
 
 
 def test_code_defs_names_the_numbers_that_are_too_few() -> None:
-    config = code_defs.Config(num_names=8, most_others=None)
-    with pytest.raises(ValueError, match=r"num_names=8 .* raise num_names"):
+    config = code_defs.Config(num_names=40, num_questions=20, most_others=None)
+    with pytest.raises(ValueError, match=r"num_names=40 .* raise num_names"):
         code_defs.CodeDefs(config, "test").sample(rng(), 1, 2048)
 
 
