@@ -13,7 +13,7 @@ import pandas as pd
 
 from lcbench import ranking, registry
 from lcbench.gate import BAR, FEWEST_SEEDS, asked_rows, judge_suite, pairs, trained_rows
-from lcbench.rows import ENTRY
+from lcbench.rows import ENTRY, as_float
 from lcbench.statistics import chance_separation, concordance
 
 _PLACE = ["task", "task_config", "train_context", "context"]
@@ -29,7 +29,7 @@ def report(frame: pd.DataFrame, name: str) -> str:
     rows = ranking.comparable(asked_rows(frame, name)).frame
     if rows.empty:
         return f"No results of what `{name}` asks on the device it is meant for."
-    trained = trained_rows(rows)
+    trained = _on_scale(trained_rows(rows))
     sections = [
         ("Scores", _scores(rows)),
         ("Seeds", _seeds(trained)),
@@ -120,6 +120,15 @@ def _seeds(trained: pd.DataFrame) -> Iterator[str]:
     yield from _table(["task, method", "median", "range", "seeds that solved it"], lines)
 
 
+def _on_scale(trained: pd.DataFrame) -> pd.DataFrame:
+    """With `on_scale`, the score where 0 is the floor and 1 the ceiling, below 0 too.
+
+    What is normalised ends at the floor, where methods that differ would seem alike.
+    """
+    floor, ceiling = as_float(trained, "floor"), as_float(trained, "ceiling")
+    return trained.assign(on_scale=(trained["score"] - floor) / (ceiling - floor))
+
+
 def _often_tried(trained: pd.DataFrame) -> pd.DataFrame:
     """The rows of methods in enough seeds to tell them apart; all, where there are none."""
     seeds = trained.groupby(["task", "method"])["seed"].transform("nunique")
@@ -156,11 +165,14 @@ def _ratio(pair: Any, methods: int) -> str:
 
 def _orders(trained: pd.DataFrame) -> Iterator[str]:
     """Kendall's W of each task: whether its seeds put the methods in one order."""
-    yield "Kendall's W over seeds: 1 where every seed puts the methods in one order, 0 for none."
+    yield (
+        "Kendall's W over seeds: 1 where every seed puts the methods in one order, 0 for none. The"
+        " order is that of the scores, below the floor too."
+    )
     yield ""
     lines: list[list[str]] = []
     for task, part in trained.groupby("task"):
-        scores = part.pivot_table(index="seed", columns="method", values="normalised").dropna()
+        scores = part.pivot_table(index="seed", columns="method", values="on_scale").dropna()
         if min(scores.shape) < 2:
             continue
         order = " > ".join(scores.mean().sort_values(ascending=False).index)
@@ -171,7 +183,7 @@ def _orders(trained: pd.DataFrame) -> Iterator[str]:
 
 def _agreement(trained: pd.DataFrame) -> Iterator[str]:
     """Rank correlation between tasks over methods: two that always agree are one."""
-    means = trained.pivot_table(index="method", columns="task", values="normalised").dropna()
+    means = trained.pivot_table(index="method", columns="task", values="on_scale").dropna()
     yield (
         f"Spearman's correlation of the tasks' mean scores over {len(means)} methods. So few"
         " correlate by chance: 1 and -1 say that two tasks give one order or its reverse, and what"

@@ -80,6 +80,17 @@ def test_an_order_that_every_seed_gives_is_full_concordance(told: str) -> None:
     assert line(after, "| code-lm | 1.00") == "| code-lm | 1.00 | 5 | vanilla > window |"
 
 
+def test_methods_are_ordered_below_the_floor_too() -> None:
+    rows = [
+        row("mqar", method, seed, score)
+        for seed in range(5)
+        # The floor is 0.2: of three methods two are below it.
+        for method, score in (("vanilla", 0.9), ("blind", 0.05), ("dim", 0.1))
+    ]
+    after = evidence.report(frame(*rows), "smoke").partition("## Order of methods")[2]
+    assert line(after, "| mqar | 1.00") == "| mqar | 1.00 | 5 | vanilla > dim > blind |"
+
+
 def test_a_window_is_held_against_what_lies_within_it(told: str) -> None:
     assert line(told, "| window | 100") == "| window | 100 | 50 |"
     assert (
