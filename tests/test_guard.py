@@ -11,6 +11,7 @@ import torch
 import lcbench.methods
 from lcbench import cells, errands, guard, registry
 from lcbench.cells import Watcher, run_cell
+from lcbench.contract import TamperedError
 from lcbench.isolation import Send, Verdict, call
 from lcbench.suite import (
     Cell,
@@ -301,6 +302,22 @@ def test_a_tensor_of_a_methods_own_takes_no_part_in_scoring(write_cheat: WriteMe
     verdict = verdict_on(cell_of("cheat", "quality"))
     assert verdict.status == "invalid", verdict
     assert "plain tensor, got Spy" in (verdict.error or "")
+
+
+@pytest.mark.parametrize(("busy_watches", "is_told"), [(0, False), (4, False), (5, True)])
+def test_work_that_ends_is_none_that_goes_on(
+    monkeypatch: pytest.MonkeyPatch, busy_watches: int, is_told: bool
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    begun = guard.Guard()
+    # Ten milliseconds of work in each of the first watches, as the process's clock tells.
+    ticks = iter([n * 10_000_000 for n in range(busy_watches) for n in (n, n + 1)] + [0, 0])
+    monkeypatch.setattr(guard.time, "process_time_ns", lambda: next(ticks))
+    if is_told:
+        with pytest.raises(TamperedError, match="a thread goes on working"):
+            begun.check_threads()
+    else:
+        begun.check_threads()
 
 
 def test_a_thread_that_waits_is_told_of_and_does_no_harm(write_cheat: WriteMethod) -> None:
