@@ -20,8 +20,8 @@ from lcbench.contract import UnsupportedError, check_output, config_of, first_li
 from lcbench.cost import Layers, Measurement, measure_cost
 from lcbench.curve import Curve
 from lcbench.environment import usable_cores
+from lcbench.failures import failure_of
 from lcbench.guard import Guard
-from lcbench.isolation import failure_of
 from lcbench.model import Backbone
 from lcbench.parts import Resolved
 from lcbench.suite import ANCHOR, Cell, MethodCard, read_quality_recipe, too_long, too_slow

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lcbench import ranking, registry
 from lcbench.gate import BAR, FEWEST_SEEDS, asked_rows, judge_suite, pairs, trained_rows
-from lcbench.rows import ENTRY, as_float
+from lcbench.rows import ENTRY, on_scale
 from lcbench.statistics import chance_separation, concordance
 
 _PLACE = ["task", "task_config", "train_context", "context"]
@@ -29,7 +29,9 @@ def report(frame: pd.DataFrame, name: str) -> str:
     rows = ranking.comparable(asked_rows(frame, name)).frame
     if rows.empty:
         return f"No results of what `{name}` asks on the device it is meant for."
-    trained = _on_scale(trained_rows(rows))
+    trained = trained_rows(rows)
+    # What is normalised ends at the floor, where methods that differ would seem alike.
+    trained = trained.assign(on_scale=on_scale(trained))
     sections = [
         ("Scores", _scores(rows)),
         ("Seeds", _seeds(trained)),
@@ -118,15 +120,6 @@ def _seeds(trained: pd.DataFrame) -> Iterator[str]:
         span = f"{own.min():.3f} to {own.max():.3f}"
         lines.append([f"{task}, {method}", f"{own.median():.3f}", span, f"{solved} of {len(own)}"])
     yield from _table(["task, method", "median", "range", "seeds that solved it"], lines)
-
-
-def _on_scale(trained: pd.DataFrame) -> pd.DataFrame:
-    """With `on_scale`, the score where 0 is the floor and 1 the ceiling, below 0 too.
-
-    What is normalised ends at the floor, where methods that differ would seem alike.
-    """
-    floor, ceiling = as_float(trained, "floor"), as_float(trained, "ceiling")
-    return trained.assign(on_scale=(trained["score"] - floor) / (ceiling - floor))
 
 
 def _often_tried(trained: pd.DataFrame) -> pd.DataFrame:

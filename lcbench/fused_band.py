@@ -24,6 +24,11 @@ def fuses(q: Tensor) -> bool:
     return q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64)
 
 
+def fuses_rows(q: Tensor) -> bool:
+    """Whether it is for a few queries over all keys, which gain nothing from a second thread."""
+    return fuses(q) and torch.get_num_threads() == 1
+
+
 class Columns(NamedTuple):
     """Keys that queries read beside those in their window, wherever they stand."""
 

@@ -6,14 +6,11 @@ that it started, and answers in lines of JSON: nothing it sends is ever unpickle
 """
 
 import contextlib
-import getpass
 import json
 import os
-import re
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Generator
 from multiprocessing import (
     connection,
@@ -25,14 +22,14 @@ from multiprocessing import (
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 
 from lcbench import confinement, descent
 from lcbench.config import UsageError
+from lcbench.failures import Status, failure_of
 
-Status = Literal["ok", "oom", "timeout", "crashed", "error", "unsupported", "invalid", "usage"]
 Send = Callable[[str, Any], None]
 """How a child tells its parent something while it works: a topic and a JSON value."""
 Target = Callable[..., Any]
@@ -45,8 +42,6 @@ WAIT_POLICY = "OMP_WAIT_POLICY"
 the machine a small product of matrices was seen to take a hundred times its time; passive threads
 sleep."""
 PRELOAD = ["lcbench.confined", "lcbench.preload"]
-_FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:|~\w*)?(?:[\\/][^\s\\/:'\"()\[\],]+)*[\\/]")
-"""The part of a path before its last slash, where a path begins."""
 _IS_POSIX = os.name == "posix"
 CHUNK_BYTES, MOST_CHUNKS = 2**16, 1024
 """What is read at once of what a child sends; no answer is longer than all chunks together."""
@@ -54,11 +49,6 @@ ENDING_S = 5.0
 """How long a child that has answered may take to end."""
 LOST_SERVER = 255
 """What multiprocessing gives for the exit code of a child whose fork server cannot tell it."""
-_ASKED = re.compile(
-    r"(?:[Tt]ried to allocate|Unable to allocate) (?P<count>[\d.]+) ?(?P<unit>[KMGTP]iB|bytes)"
-)
-"""How torch's allocators and numpy's name the allocation that failed."""
-_UNITS = {"bytes": 1, **{f"{prefix}iB": 1024**n for n, prefix in enumerate("KMGTP", 1)}}
 # On macOS a process that has loaded torch must not fork.
 _HAS_FORK_SERVER = "forkserver" in get_all_start_methods() and sys.platform != "darwin"
 
@@ -323,21 +313,6 @@ def call(target: Target, *args: Any, timeout_s: float = 120.0) -> Verdict:
     return verdict
 
 
-def scrub(text: str) -> str:
-    """Text without folders or names: a path keeps its last part only."""
-    for private, word in ((str(Path.home()), "~"), (_user(), "user")):
-        if len(private) > 1:
-            text = re.sub(rf"(?<!\w){re.escape(private)}(?!\w)", word, text)
-    return _FOLDERS.sub("", text)[:500]
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
-
-
 def _serve(
     answers: Connection, lifeline: Connection, target: Target, args: tuple[Any, ...]
 ) -> None:
@@ -406,38 +381,6 @@ def _end_with_parent(lifeline: Connection) -> None:
         descent.kill(*descent.descendants(os.getpid()))
         descent.kill_group(os.getpid())
         os._exit(1)
-
-
-def failure_of(error: BaseException) -> dict[str, Any]:
-    """Status, scrubbed reason, traceback, and bytes asked for, of what a cell's work raised."""
-    text = scrub(str(error).strip().partition("\n")[0])
-    status: Status = _status_of(error)
-    plain = status in ("usage", "unsupported", "invalid")
-    return {
-        "status": status,
-        "error": text if plain else f"{type(error).__name__}: {text}",
-        "details": traceback.format_exc(),
-        "asked_bytes": _asked_bytes(str(error)) if status == "oom" else None,
-    }
-
-
-def _asked_bytes(text: str) -> int | None:
-    found = _ASKED.search(text)
-    return round(float(found["count"]) * _UNITS[found["unit"]]) if found else None
-
-
-def _status_of(error: BaseException) -> Status:
-    import torch
-
-    if isinstance(error, UsageError):
-        return "usage"
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return "oom"
-    if "can't allocate memory" in str(error) or "out of memory" in str(error):
-        return "oom"
-    # An error class may name its own status: see `contract`.
-    named = vars(type(error)).get("status")
-    return named if named in ("unsupported", "invalid") else "error"
 
 
 def _encode(value: object) -> object:

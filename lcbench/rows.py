@@ -114,14 +114,21 @@ def as_float(frame: pd.DataFrame, name: str) -> pd.Series:
     return frame[name].astype("float64")
 
 
-def normalised(frame: pd.DataFrame) -> pd.Series:
-    """Scores on the scale where the floor is 0 and the ceiling 1, clipped to it.
+def on_scale(frame: pd.DataFrame) -> pd.Series:
+    """Scores on the scale where the floor is 0 and the ceiling 1, beyond both too.
 
-    Works for metrics of either direction. A quality row that failed, or lacks a score, is 0; other
-    kinds of row are NaN.
+    Works for metrics of either direction; a row without a score is NaN.
     """
     score, floor, ceiling = (as_float(frame, name) for name in ("score", "floor", "ceiling"))
     span = ceiling - floor
-    scaled = ((score - floor) / span.where(span != 0)).clip(0, 1)
+    return (score - floor) / span.where(span != 0)
+
+
+def normalised(frame: pd.DataFrame) -> pd.Series:
+    """Scores on the scale where the floor is 0 and the ceiling 1, clipped to it.
+
+    A quality row that failed, or lacks a score, is 0; other kinds of row are NaN.
+    """
+    scaled = on_scale(frame).clip(0, 1)
     scaled = scaled.where(frame["status"] == "ok").fillna(0.0)
     return scaled.where(frame["kind"] == "quality").rename("normalised")

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Literal, NamedTuple
 
-from lcbench import confinement, errands, isolation, registry, store
+from lcbench import confinement, errands, registry, store
 from lcbench.config import UsageError, digest
+from lcbench.failures import scrub
 from lcbench.isolation import Verdict, call
 from lcbench.journal import Finished, Visit
 from lcbench.paths import PACKAGE
@@ -37,8 +38,8 @@ HARNESS_FILES = (
     "config", "method", "blocks", "blockwise", "fused_band", "attention", "block_sparse",
     "distance_bias", "chunkwise", "model", "parts", "task", "corpus", "code_words", "sampling",
     "suite", "train", "curve", "measure", "counting", "noise", "environment", "descent",
-    "confinement", "confined", "isolation", "errands", "references", "guard", "contract", "cost",
-    "cells",
+    "confinement", "confined", "isolation", "failures", "errands", "references", "guard",
+    "contract", "cost", "cells",
 )  # fmt: skip
 """Modules of this package that can change a number; their hash is part of every cell's id."""
 WAIT_S = 0.2
@@ -155,7 +156,7 @@ def harness_hash() -> str:
 
 
 def _unloaded(cell: Cell) -> Verdict:
-    error = isolation.scrub(cell.load_error or "")
+    error = scrub(cell.load_error or "")
     return Verdict("error", None, "load", error, None, None, 0.0)
 
 

@@ -65,6 +65,15 @@ def ask(inputs: IntArray, queries: IntArray, answers: IntArray, evidence: IntArr
     return Batch(inputs, targets, distances)
 
 
+def by_frequency(inputs: IntArray, among: range) -> IntArray:
+    """Tokens of a range, those first that stand most often in a row: `[B, len(among)]`.
+
+    Of two that stand equally often the smaller comes first.
+    """
+    counts = [(inputs == token).sum(axis=1) for token in among]
+    return among.start + np.argsort(-np.stack(counts, axis=1), axis=1, kind="stable")
+
+
 def simulated_floor(task: Task[Any], context: int, examples: int = 2**13) -> float:
     """Accuracy of the best of a task's trivial solvers, where no formula gives it.
 

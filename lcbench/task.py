@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,9 @@ ConfigT = TypeVar("ConfigT", bound=TaskConfig)
 class Task(Generic[ConfigT]):
     """A source of examples for one split; whatever is random comes from the generator given."""
 
+    is_text: ClassVar[bool] = False
+    """Whether tokens are characters, to be read as one; others are read each for itself."""
+
     def __init__(self, config: ConfigT, split: Split) -> None:
         self.config = config
         self.split: Split = split
@@ -78,11 +81,6 @@ class Task(Generic[ConfigT]):
     def render(self, token: int) -> str:
         """One token as a person would read it."""
         return str(token)
-
-    @property
-    def is_text(self) -> bool:
-        """Whether tokens are characters, to be read as one; others are read each for itself."""
-        return False
 
     def columns(self, context: int) -> int | None:
         """Tokens of a line, where an example is an image; None for running text."""

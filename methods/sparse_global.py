@@ -13,7 +13,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from lcbench.attention import full_attention
@@ -37,7 +36,7 @@ from lcbench.blockwise import (
     row_blocks,
     softmax_blocks,
 )
-from lcbench.fused_band import Columns, fused_band, fused_rows, fuses
+from lcbench.fused_band import Columns, fused_band, fused_rows, fuses, fuses_rows
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
 
 
@@ -175,8 +174,7 @@ class SparseGlobal(Method):
         """Attention of the new global tokens' q `[B, H, G, K]` over all tokens up to each."""
         if not self.shape.causal:
             return full_attention(q, k, v, causal=False)
-        if fuses(q) and torch.get_num_threads() == 1:
-            # So few queries as go into one block gain nothing from a second thread there.
+        if fuses_rows(q):
             keys = k.size(2) - k.size(2) % self.every
             parts = (part.flatten(0, 1) for part in (q, k[:, :, :keys], v[:, :, :keys]))
             return fused_rows(*parts, every=self.every).view_as(q)

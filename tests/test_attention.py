@@ -1,7 +1,6 @@
 """Attention in linear memory against its definition."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -50,20 +49,14 @@ def test_full_attention(queries, keys, causal) -> None:
     assert_same(full_attention(*leaves, causal=causal), expected, leaves)
 
 
-@pytest.fixture
-def own_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     ("window", "queries", "causal"), [(129, 1400, True), (200, 1399, True), (90, 1400, False)]
 )
-@pytest.mark.usefixtures("own_threads")
-def test_fused_band_cut_for_one_thread_and_for_several(threads, window, queries, causal) -> None:
-    torch.set_num_threads(threads)
+def test_fused_band_cut_for_one_thread_and_for_several(
+    threads, window, queries, causal, set_threads
+) -> None:
+    set_threads(threads)
     leaves = inputs(queries, queries)
     y = banded_attention(*leaves, window=window, causal=causal)
     assert_same(y, dense(*leaves, window=window, causal=causal), leaves)

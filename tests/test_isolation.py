@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from lcbench.config import UsageError
-from lcbench.isolation import Child, Send, call, scrub
+from lcbench.failures import scrub
+from lcbench.isolation import Child, Send, call
 
 ROOT = Path(__file__).resolve().parents[1]
 

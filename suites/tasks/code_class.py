@@ -37,6 +37,8 @@ class Config(TaskConfig):
 class CodeClass(Task[Config]):
     """Every package is as likely as another; asked is the last position alone."""
 
+    is_text = True
+
     @property
     def vocab_size(self) -> int:
         """The 256 values of a byte, the token that asks, and the packages."""
@@ -85,11 +87,6 @@ class CodeClass(Task[Config]):
             return np.broadcast_to(ASK + 1 + bits.argmax(axis=0)[:, None], inputs.shape)
 
         return {"majority": majority, "bag of bytes": bag_of_bytes}
-
-    @property
-    def is_text(self) -> bool:
-        """Bytes of source."""
-        return True
 
     def render(self, token: int) -> str:
         r"""The character, a mark for a blank, `\xNN`, or the name of a package."""

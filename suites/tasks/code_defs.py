@@ -12,7 +12,6 @@ Shapes: B batch, T tokens, M definitions of a text, N of them asked about.
 
 import functools
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +126,7 @@ class CodeDefs(Task[Config]):
 
     def _renamed(self, rng: np.random.Generator, starts: IntArray, body: int) -> IntArray:
         """The text from each start, with names as numbers of its own: `[B, body]`."""
-        text = np.lib.stride_tricks.sliding_window_view(_text(self.split).words, body)[starts]
+        text = np.lib.stride_tricks.sliding_window_view(words_in(self.split), body)[starts]
         # Linear modulo a prime: names that differ get numbers that differ as if drawn.
         factor = rng.integers(1, _PRIME, size=(len(starts), 1))
         offset = rng.integers(_PRIME, size=(len(starts), 1))
@@ -138,7 +137,7 @@ class CodeDefs(Task[Config]):
         self, rng: np.random.Generator, starts: IntArray, text: IntArray, number: int
     ) -> tuple[IntArray, NDArray[np.bool_]]:
         """Definitions to ask about, `[B, N]` in no order, and whether a text has so many: `[B]`."""
-        found = _text(self.split).definitions
+        found = _definitions(self.split)
         ends = starts + text.shape[1] - TOLD
         first, last = np.searchsorted(found, starts), np.searchsorted(found, ends)
         columns = first[:, None] + np.arange(max(number, (last - first).max()))
@@ -185,26 +184,18 @@ def _is_single(tokens: IntArray) -> NDArray[np.bool_]:
     return single
 
 
-class _Text(NamedTuple):
-    """The code of a split."""
-
-    words: IntArray
-    """`[words]`: of a name, a number from `FIRST_NAME` on that its letters alone decide."""
-    definitions: IntArray
-    """Where `def f x` begins, for all f and x."""
-
-
 @functools.cache
-def _text(split: Split) -> _Text:
-    found = words_in(split)
-    is_named = found[NAMED : NAMED - TOLD] >= FIRST_NAME
-    return _Text(found, np.flatnonzero((found[:-TOLD] < len(MARKS)) & is_named))
+def _definitions(split: Split) -> IntArray:
+    """Where in the words of a split `def f x` begins, for all f and x."""
+    words = words_in(split)
+    is_named = words[NAMED : NAMED - TOLD] >= FIRST_NAME
+    return np.flatnonzero((words[:-TOLD] < len(MARKS)) & is_named)
 
 
 @functools.lru_cache(maxsize=32)
 def _starts(split: Split, body: int, number: int, most_others: int | None) -> IntArray:
     """Where stretches of `body` words begin that hold so many definitions, and few more."""
-    words, found = _text(split)
+    words, found = words_in(split), _definitions(split)
     starts = np.arange(max(0, len(words) - body + 1))
     count = np.searchsorted(found, starts + body - TOLD) - np.searchsorted(found, starts)
     most = len(found) if most_others is None else number + most_others

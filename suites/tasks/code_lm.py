@@ -31,6 +31,8 @@ class Config(TaskConfig):
 class CodeLM(Task[Config]):
     """A window starts anywhere in the split's text; every position is scored."""
 
+    is_text = True
+
     @property
     def vocab_size(self) -> int:
         """The 256 values of a byte."""
@@ -77,11 +79,6 @@ class CodeLM(Task[Config]):
             return np.broadcast_to(_unigram_bits(), (*inputs.shape, NUM_BYTES))
 
         return {"unigram": unigram}
-
-    @property
-    def is_text(self) -> bool:
-        """Bytes of source."""
-        return True
 
     def render(self, token: int) -> str:
         r"""The character, a mark for a blank that would break the line, or `\xNN`."""

@@ -11,11 +11,11 @@ Shapes: B batch, T tokens.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lcbench.code_words import FIRST_NAME, WORDS, words_in
 from lcbench.corpus import load_corpus
 from lcbench.floors import measured_floor
+from lcbench.sampling import by_frequency
 from lcbench.task import IGNORE, Batch, IntArray, Solver, Task, TaskConfig, TaskSpec
 
 NEAR_SHARE = 8
@@ -48,8 +48,12 @@ class CodeNames(Task[Config]):
         return self._other + 1 + self.config.top
 
     @property
+    def _names(self) -> range:
+        return range(FIRST_NAME, FIRST_NAME + self.config.num_names)
+
+    @property
     def _other(self) -> int:
-        return FIRST_NAME + self.config.num_names
+        return self._names.stop
 
     def sample(self, rng: np.random.Generator, batch: int, context: int) -> Batch:
         """Draw stretches in which each rank asked for has a name of its own.
@@ -87,15 +91,19 @@ class CodeNames(Task[Config]):
 
     def solvers(self) -> dict[str, Solver]:
         """Answers that look at the end alone: the last name, and the commonest in the last part."""
+        top, names = self.config.top, self._names
 
         def near(inputs: IntArray) -> IntArray:
-            text = inputs[:, : -self.config.top]
-            return self._commonest(text[:, -(text.shape[1] // NEAR_SHARE) :], inputs)
+            text = inputs[:, :-top]
+            predictions = np.zeros_like(inputs)
+            end = text[:, -(text.shape[1] // NEAR_SHARE) :]
+            predictions[:, -top:] = by_frequency(end, names)[:, :top]
+            return predictions
 
         def last(inputs: IntArray) -> IntArray:
-            text = inputs[:, : -self.config.top]
-            back = self._is_told(text)[:, ::-1].argmax(axis=1)
-            at = text.shape[1] - 1 - back
+            text = inputs[:, :-top]
+            is_told = (text >= names.start) & (text < names.stop)
+            at = text.shape[1] - 1 - is_told[:, ::-1].argmax(axis=1)
             return np.broadcast_to(text[np.arange(len(text)), at][:, None], inputs.shape)
 
         return {"near": near, "last-name": last}
@@ -123,17 +131,6 @@ class CodeNames(Task[Config]):
         tokens = np.where(kinds >= FIRST_NAME, self._other, kinds)
         tokens[ranked] = FIRST_NAME + rng.permutation(number)[: len(ranked)]
         return tokens[places], tokens[ranked[:top]]
-
-    def _is_told(self, text: IntArray) -> NDArray[np.bool_]:
-        return (text >= FIRST_NAME) & (text < self._other)
-
-    def _commonest(self, text: IntArray, inputs: IntArray) -> IntArray:
-        """The names that stand most often in `text` `[B, n]`, at the marks of `inputs`."""
-        counts = [(text == FIRST_NAME + name).sum(axis=1) for name in range(self.config.num_names)]
-        ranked = np.argsort(-np.stack(counts, axis=1), axis=1, kind="stable")
-        predictions = np.zeros_like(inputs)
-        predictions[:, -self.config.top :] = FIRST_NAME + ranked[:, : self.config.top]
-        return predictions
 
 
 TASK = TaskSpec(

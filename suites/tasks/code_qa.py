@@ -61,6 +61,8 @@ class Fact(NamedTuple):
 class CodeQA(Task[Config]):
     """Text, a question, its answer; asked are the answer's bytes and the line break after it."""
 
+    is_text = True
+
     @property
     def vocab_size(self) -> int:
         """The 256 values of a byte, and the token before a question."""
@@ -101,11 +103,6 @@ class CodeQA(Task[Config]):
     def solvers(self) -> dict[str, Solver]:
         """Guesses from the question alone, and from the nearest statement of its kind."""
         return {"unigram": _unigram, "prior": _prior, "nearest": _nearest}
-
-    @property
-    def is_text(self) -> bool:
-        """Bytes of source."""
-        return True
 
     def render(self, token: int) -> str:
         r"""The character, a mark for a blank or the question's start, or `\xNN`."""

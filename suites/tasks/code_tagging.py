@@ -70,6 +70,8 @@ def lex(text: bytes) -> Kinds:
 class CodeTagging(Task[Config]):
     """Every byte is asked, after it was read; the distance is that to the start of its token."""
 
+    is_text = True
+
     @property
     def vocab_size(self) -> int:
         """The 256 values of a byte, and the kinds."""
@@ -109,11 +111,6 @@ class CodeTagging(Task[Config]):
             return np.full_like(inputs, NUM_BYTES + KINDS.index("string"))
 
         return {"majority": majority, "line": _lex_lines}
-
-    @property
-    def is_text(self) -> bool:
-        """Bytes of source."""
-        return True
 
     def render(self, token: int) -> str:
         r"""The character, a mark for a blank, `\xNN`, or the name of a kind."""

@@ -40,6 +40,8 @@ class Config(TaskConfig):
 class DocMatch(Task[Config]):
     """Half of the pairs are of one module; asked is the last position alone."""
 
+    is_text = True
+
     @property
     def vocab_size(self) -> int:
         """The 256 values of a byte, two marks and two answers."""
@@ -97,11 +99,6 @@ class DocMatch(Task[Config]):
 
         alike = {name: functools.partial(by_likeness, name) for name in _LIKENESS}
         return {"majority": majority, **alike}
-
-    @property
-    def is_text(self) -> bool:
-        """Bytes of source."""
-        return True
 
     def render(self, token: int) -> str:
         r"""The character, a mark for a blank or an answer, or `\xNN`."""

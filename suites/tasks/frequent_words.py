@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lcbench.sampling import distinct
+from lcbench.sampling import by_frequency, distinct
 from lcbench.task import IGNORE, Batch, IntArray, Solver, Task, TaskConfig, TaskSpec
 
 FILLER = 0
@@ -81,10 +81,8 @@ class FrequentWords(Task[Config]):
         top = self.config.top
 
         def oracle(inputs: IntArray) -> IntArray:
-            counts = [(inputs == word).sum(axis=1) for word in range(1 + top, self.vocab_size)]
-            ranked = np.argsort(-np.stack(counts, axis=1), axis=1, kind="stable")
             predictions = np.zeros_like(inputs)
-            predictions[:, -top:] = 1 + top + ranked[:, :top]
+            predictions[:, -top:] = by_frequency(inputs, range(1 + top, self.vocab_size))[:, :top]
             return predictions
 
         def last_word(inputs: IntArray) -> IntArray:

@@ -66,6 +66,8 @@ class Pair(NamedTuple):
 class Translation(Task[Config]):
     """Functions in a row, as many as fit, then their listings in the same order."""
 
+    is_text = True
+
     @property
     def vocab_size(self) -> int:
         """The 256 values of a byte, two marks and the operations of this interpreter."""
@@ -121,11 +123,6 @@ class Translation(Task[Config]):
             return np.full_like(inputs, _likeliest()[()])
 
         return {"unigram": unigram, "trigram": _trigram}
-
-    @property
-    def is_text(self) -> bool:
-        """Bytes of source."""
-        return True
 
     def render(self, token: int) -> str:
         r"""The character, a mark for a blank, `\xNN`, or the name of an operation."""

@@ -1,17 +1,18 @@
 """Tokens a second that each synthetic task draws on all cores, one stream of examples a core.
 
-python tests/bench/generators.py [TASK ...]
+    python tests/bench/generators.py [TASK ...]
+
+Default configs; a context in which a task does not fit is a dash.
 """
 
 import multiprocessing
 import time
-from importlib import import_module
 
 import click
 import numpy as np
 
+from lcbench import registry
 from lcbench.environment import usable_cores
-from lcbench.paths import plugin_folders
 
 CONTEXTS = (64, 512, 1024, 4096, 65_536)
 BATCH_TOKENS = 2**16
@@ -20,7 +21,7 @@ SECONDS = 0.5
 
 def tokens_per_s(task: str, context: int) -> float:
     """What one stream draws; 0 for a context in which the task does not fit."""
-    spec = import_module(f"lcbench.suites.tasks.{task}").TASK
+    spec = registry.load_task(task)
     sampler, rng = spec.build(spec.config(), "train"), np.random.default_rng(0)
     batch = max(1, BATCH_TOKENS // context)
     try:
@@ -35,24 +36,21 @@ def tokens_per_s(task: str, context: int) -> float:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("tasks", nargs=-1)
+@click.argument("tasks", nargs=-1, type=click.Choice(registry.task_names()))
 def main(tasks: tuple[str, ...]) -> None:
-    """Print a line a task, in million tokens a second."""
-    found = sorted(path.stem for path in plugin_folders("suites/tasks")[0].glob("*.py"))
-    names = [name for name in found if not import_module(f"lcbench.suites.tasks.{name}").TASK.real]
+    """Print a line a task, in million tokens a second; of no task, all synthetic ones."""
+    names = tasks or [name for name in registry.task_names() if not registry.load_task(name).real]
     cores = usable_cores()
-    click.echo(
-        f"M tokens/s, {cores} streams{'':6}" + "".join(f"{context:>8,}" for context in CONTEXTS)
-    )
+    header = f"M tokens/s, {cores} streams"
+    click.echo(f"{header:26}" + "".join(f"{context:8,}" for context in CONTEXTS))
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
-        for name in tasks or names:
+        for name in names:
             rates = [
                 sum(pool.starmap(tokens_per_s, [(name, context)] * cores, chunksize=1)) / 1e6
                 for context in CONTEXTS
             ]
-            click.echo(
-                f"{name:26}" + "".join(f"{rate:8.0f}" if rate else "       -" for rate in rates)
-            )
+            told = "".join(f"{rate:8.0f}" if rate else "       -" for rate in rates)
+            click.echo(f"{name:26}{told}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """A window with global tokens against a dense definition, Longformer's layer, and its state."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -34,14 +33,11 @@ def dense(method: Method, project, x: Tensor) -> Tensor:
 
 
 @pytest.fixture(params=["one thread", "two threads", "in blocks"])
-def path(request, monkeypatch) -> Iterator[None]:
+def path(request, monkeypatch, set_threads) -> None:
     """All ways to compute: the last is that of other dtypes and devices."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if request.param == "one thread" else 2)
+    set_threads(1 if request.param == "one thread" else 2)
     if request.param == "in blocks":
         monkeypatch.setattr(sparse_global, "fuses", lambda q: False)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("path")
