@@ -19,7 +19,7 @@ from lcbench.config import UsageError, split_assignments
 from lcbench.contract import UnsupportedError, check_output, config_of, first_line
 from lcbench.cost import Layers, Measurement, measure_cost
 from lcbench.curve import Curve
-from lcbench.environment import usable_cores
+from lcbench.environment import usable_cores, use_threads
 from lcbench.failures import failure_of
 from lcbench.guard import Guard
 from lcbench.model import Backbone
@@ -133,7 +133,7 @@ def _begin(
 ) -> tuple[torch.device, Resolved]:
     """Set the process up for a cell and load its method."""
     device = torch.device(cell.device_kind)
-    torch.set_num_threads(cell.threads or usable_cores())
+    use_threads(cell.threads or usable_cores())
     if cell.deterministic:
         # Read when CUDA's matrix products are first used: a workspace of its own for each stream.
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"

@@ -24,11 +24,6 @@ def fuses(q: Tensor) -> bool:
     return q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64)
 
 
-def fuses_rows(q: Tensor) -> bool:
-    """Whether it is for a few queries over all keys, which gain nothing from a second thread."""
-    return fuses(q) and torch.get_num_threads() == 1
-
-
 class Columns(NamedTuple):
     """Keys that queries read beside those in their window, wherever they stand."""
 
@@ -74,7 +69,8 @@ def fused_rows(q: Tensor, k: Tensor, v: Tensor, *, every: int) -> Tensor:
     mask = q.new_zeros(size, k.size(1) + size * every)
     mask[:, mask.size(1) - unseen.size(1) :].masked_fill_(unseen, -math.inf)
     steps: list[_Step] = []
-    for rows in row_blocks(q.size(1), size):
+    # The last rows come first: they see all keys, so that there the gradients begin with theirs.
+    for rows in reversed(list(row_blocks(q.size(1), size))):
         stop = k.size(1) - (q.size(1) - rows.stop) * every
         part = mask[rows.start - rows.stop :, mask.size(1) - stop :]
         steps.append(_Step(rows, slice(0, stop), size, 1, part))
@@ -82,14 +78,8 @@ def fused_rows(q: Tensor, k: Tensor, v: Tensor, *, every: int) -> Tensor:
 
 
 def _block_size(others: int) -> int:
-    """Queries of a block: small ones score fewer keys that none sees, large ones multiply faster.
-
-    Below 192 queries the kernel takes 32 at once, and products so small gain little from a second
-    thread; from 192 on it takes 64, which as many threads compute as many times as fast.
-    """
-    if others < 128:
-        return 32
-    return 64 if torch.get_num_threads() == 1 else 192
+    """Queries of a block: small ones score fewer keys that none sees, large ones multiply faster."""
+    return 64 if others >= 128 else 32
 
 
 class _Step(NamedTuple):
@@ -109,11 +99,19 @@ class _Step(NamedTuple):
         """`[N, S, K]` cut into the step's overlapping blocks of keys, `[N, n, keys, K]`."""
         return tensor[:, self.keys].unfold(1, self.mask.size(1), self.size).mT
 
-    def add_keys(self, total: Tensor, part: Tensor) -> None:
-        """Add `[N, n, keys, K]` to the rows of `[N, S, K]` that the blocks of keys read."""
+    def add_keys(self, total: Tensor | None, part: Tensor, num_keys: int) -> Tensor:
+        """Add `[N, n, keys, K]` to the rows of `[N, S, K]` that the blocks of keys read.
+
+        Returns:
+            The total, which is the part itself where it comes first and has all the keys.
+        """
+        if total is None:
+            if self.num_blocks == 1 and part.size(2) == num_keys:
+                return part[:, 0]
+            total = part.new_zeros(part.size(0), num_keys, part.size(3))
         if self.num_blocks == 1:
             total[:, self.keys].add_(part[:, 0])
-            return
+            return total
         # Blocks overlap, but the same tile of each does not.
         for tile in range(0, part.size(2), self.size):
             added = part[:, :, tile : tile + self.size]
@@ -121,6 +119,7 @@ class _Step(NamedTuple):
                 1, added.size(2), self.size
             )
             rows[:, : self.num_blocks].mT.add_(added)
+        return total
 
 
 def _steps(q: Tensor, k: Tensor, size: int, left: int, right: int) -> list[_Step]:
@@ -217,15 +216,16 @@ class _FusedBand(torch.autograd.Function):
         q, k, v, *columns = ctx.saved_tensors[:inputs]
         out, *sums = ctx.saved_tensors[inputs:]
         grad, of_q = _dense(grad), torch.empty_like(q)
-        of_k, of_v, *of_columns = (torch.zeros_like(part) for part in (k, v, *columns))
+        of_k, of_v = None, None
+        of_columns = [torch.zeros_like(part) for part in columns]
         for step, log_sum in zip(ctx.band.steps, sums, strict=True):
             parts = step.rows_of(q), step.keys_of(k), step.keys_of(v), step.rows_of(out)
             dq, dk, dv = _backward(
                 step.rows_of(grad), *parts, log_sum, 0.0, False, attn_mask=step.mask
             )
             step.rows_of(of_q).copy_(dq)
-            step.add_keys(of_k, dk)
-            step.add_keys(of_v, dv)
+            of_k = step.add_keys(of_k, dk, k.size(1))
+            of_v = step.add_keys(of_v, dv, k.size(1))
             far = ctx.band.far(step)
             if far is not None:
                 seen, mask = far

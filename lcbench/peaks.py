@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.benchmark import Timer
 
-from lcbench.environment import DeviceKind, usable_cores
+from lcbench.environment import DeviceKind, usable_cores, use_threads
 
 SIZES = {"cpu": (512, 1024, 2048, 4096), "mps": (1024, 2048, 4096), "cuda": (2048, 4096, 8192)}
 """Sides of the square matrices; which is fastest differs from machine to machine."""
@@ -29,7 +29,7 @@ def measure_peaks(device_kind: DeviceKind) -> dict[str, Any]:
         `matmul_flops_per_s`, a mapping from dtype, the best of several sizes; and
         `copy_bytes_per_s`, bytes read and bytes written together.
     """
-    torch.set_num_threads(usable_cores())
+    use_threads(usable_cores())
     device = torch.device(device_kind)
     return {
         "matmul_flops_per_s": {dtype: _matmul_rate(device, dtype) for dtype in DTYPES},

@@ -36,7 +36,7 @@ from lcbench.blockwise import (
     row_blocks,
     softmax_blocks,
 )
-from lcbench.fused_band import Columns, fused_band, fused_rows, fuses, fuses_rows
+from lcbench.fused_band import Columns, fused_band, fused_rows, fuses
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
 
 
@@ -174,7 +174,7 @@ class SparseGlobal(Method):
         """Attention of the new global tokens' q `[B, H, G, K]` over all tokens up to each."""
         if not self.shape.causal:
             return full_attention(q, k, v, causal=False)
-        if fuses_rows(q):
+        if fuses(q):
             keys = k.size(2) - k.size(2) % self.every
             parts = (part.flatten(0, 1) for part in (q, k[:, :, :keys], v[:, :, :keys]))
             return fused_rows(*parts, every=self.every).view_as(q)

@@ -35,7 +35,7 @@ D_MODEL = HEADS * WIDTH
 WINDOW, NUM_GLOBALS = 256, 64
 SEGMENT = 512
 GROWTH = (8192, 16_384, 32_768, 65_536)
-HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+HUGE_PAGES, NUM_THREADS = "THP_MEM_ALLOC_ENABLE", "OMP_NUM_THREADS"
 
 
 class Setting(NamedTuple):
@@ -534,8 +534,7 @@ def main(
     for name in contests:
         if name not in known:
             raise click.BadParameter(f"{name!r} is none of {', '.join(known)}")
-    _with_huge_pages()
-    torch.set_num_threads(threads)
+    _start_again_with(threads)
     click.echo(
         f"torch {torch.__version__}, {device}, {dtype}, {threads} threads, "
         f"{HUGE_PAGES} {os.environ.get(HUGE_PAGES, 'unset')}; ours, theirs: theirs over ours"
@@ -556,10 +555,15 @@ def main(
                 click.echo(f"  {line}")
 
 
-def _with_huge_pages() -> None:
-    """Start again under the allocator switch that every cell runs under; it is read once."""
-    if HUGE_PAGES not in os.environ:
-        os.environ[HUGE_PAGES] = "1"
+def _start_again_with(threads: int) -> None:
+    """Start again with the allocator's switch and the threads that every cell has.
+
+    Both are read once. `torch.set_num_threads`, called with whatever number, makes MKL take slower
+    routines for the small products within a fused kernel.
+    """
+    wanted = {HUGE_PAGES: os.environ.get(HUGE_PAGES, "1"), NUM_THREADS: str(threads)}
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.environ.update(wanted)
         os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
