@@ -20,6 +20,7 @@ COLUMNS = list(
     dict.fromkeys(
         (
             *(*store.ROW_KEY, *ranking.COLUMNS, *DISTURBANCE_COLUMNS),
+            *ranking.GENERATION_COLUMNS,
             *("tokens_per_s", "stage", "error", "wall_s"),
         )
     )
@@ -85,6 +86,11 @@ def load_comparable(results: Results) -> pd.DataFrame:
 def load_learning_curves(results: Results) -> pd.DataFrame:
     """`ranking.learning_curves` of all results, with `label`."""
     return _learning_curves(results.stamp, results)
+
+
+def load_generated_scores(results: Results) -> pd.DataFrame:
+    """`ranking.generated_scores` of all results, with `label`."""
+    return _generated_scores(results.stamp, results)
 
 
 def load_exponents(results: Results, quantity: str) -> pd.DataFrame:
@@ -184,6 +190,12 @@ def _learning_curves(stamp: Stamp, _results: Results) -> pd.DataFrame:
     rows = store.latest(store.read_rows(files, columns).frame)
     rows, _ = _with_readable_configs(rows)
     return with_labels(ranking.learning_curves(rows), _results)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _generated_scores(stamp: Stamp, _results: Results) -> pd.DataFrame:
+    del stamp
+    return with_labels(ranking.generated_scores(_results.rows), _results)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

@@ -56,6 +56,7 @@ def show() -> None:
     title = url.choose("Task", list(places["title"]), "task", width=320)
     place = places[places["title"] == title].iloc[0]
     _show_curve(view, scores[scores["title"] == title], failures[failures["title"] == title])
+    _show_generated(view, title, places)
     curves = view.part(data.load_learning_curves(view.results)).merge(places, on=ranking.TASK)
     _show_learning(view, curves[curves["title"] == title])
     _show_example(view.suite, str(place["task"]), str(place["task_config"]))
@@ -121,6 +122,30 @@ def _show_curve(view: page.View, scores: pd.DataFrame, failures: pd.DataFrame) -
     task_charts.mark_trained(figure, sorted(scores["train_context"].unique()))
     st.plotly_chart(figure, config=charts.CONFIG, alt="Score against context")
     st.caption("Mean over seeds. The dashed line is the trained context, the dotted one the floor.")
+
+
+def _show_generated(view: page.View, title: str, places: pd.DataFrame) -> None:
+    passages = view.part(data.load_generated_scores(view.results))
+    passages = passages.merge(places, on=ranking.TASK)
+    passages = passages[passages["title"] == title]
+    if passages.empty:
+        return
+    st.caption("Passages that the models wrote by themselves, going on from their own words.")
+    page.table(generated_table(passages), alt="Passages that the models wrote")
+
+
+def generated_table(passages: pd.DataFrame) -> pd.DataFrame:
+    """Lines of `ranking.generated_scores` as they are shown."""
+    passages = passages.sort_values(["label", "context"])
+    return pd.DataFrame(
+        {
+            "Method": passages["label"],
+            "Context": passages["context"],
+            "Exactly right (%)": (100 * passages["generated_exact_match"]).round(1),
+            "chrF": passages["generated_chrf"].round(1),
+            "Passages": passages["num_generated"].astype("int64"),
+        }
+    )
 
 
 def _show_learning(view: page.View, curves: pd.DataFrame) -> None:

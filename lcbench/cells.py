@@ -21,6 +21,7 @@ from lcbench.cost import Layers, Measurement, measure_cost
 from lcbench.curve import Curve
 from lcbench.environment import usable_cores, use_threads
 from lcbench.failures import failure_of
+from lcbench.generation import generate
 from lcbench.guard import Guard
 from lcbench.model import Backbone
 from lcbench.parts import Resolved
@@ -31,6 +32,8 @@ from lcbench.train import DivergedError, Evaluation, OutOfTimeError, Report, eva
 SCORING_ENDS = 0.9
 """Share of a cell's time after which no longer context is scored: beyond it the process would be
 ended, and the shorter contexts' scores with it."""
+
+NO_CHRF = "chrF was not measured: it needs pip install sacrebleu"
 
 
 class Watcher(NamedTuple):
@@ -228,7 +231,7 @@ class _Quality:
             "num_params": sum(p.numel() for p in model.parameters()),
             "metric": self.task_spec.metric,
             "ceiling": self.task_spec.ceiling,
-            "warning": self.method.cut_by(self.cell.num_layers),
+            **self._told(),
         }
         rows: list[Measurement] = []
         for context in self.plan.contexts:
@@ -236,6 +239,7 @@ class _Quality:
                 # The first has all the time there is: without it the cell has nothing to tell.
                 deadline = self.deadline if rows else math.inf
                 scores = self.evaluate(model, test, context, deadline)._asdict()
+                scores |= self.generate(model, test, context)
             except OutOfTimeError:
                 error = f"stopped at {SCORING_ENDS:.0%} of the cell's {self.cell.timeout_s:g} s"
                 told = {"status": "timeout", "error": error}
@@ -328,15 +332,31 @@ class _Quality:
         self, model: Backbone, task: Task[Any], context: int, deadline: float = math.inf
     ) -> Evaluation:
         """Scores at one context, on the task's own split."""
-        return evaluate(
-            model,
-            task,
-            self.task_spec.metric,
-            self.scope,
-            context=context,
-            num_examples=self.plan.test_examples(context),
-            dtype=self.dtype,
-            chunked=self.method.spec.streams and self.method.spec.segment_exact,
-            jitter=self.plan.jitter,
-            deadline=deadline,
-        )
+        asked = self._asked(context, deadline)
+        return evaluate(model, task, self.task_spec.metric, self.scope, **asked)
+
+    def generate(self, model: Backbone, task: Task[Any], context: int) -> Measurement:
+        """What a model writes by itself, where the task asks for it and the method can."""
+        if task.end is None or not self.method.spec.streams:
+            return {}
+        try:
+            found = generate(model, task, self.scope, **self._asked(context, self.deadline))
+        except OutOfTimeError:
+            return self._told("no time was left for the model to write by itself")
+        return found._asdict() | ({} if found.generated_chrf is not None else self._told(NO_CHRF))
+
+    def _told(self, warning: str | None = None) -> Measurement:
+        """The warning of a row: what is to be told of the method, and of this row."""
+        of_method = self.method.cut_by(self.cell.num_layers)
+        return {"warning": "; ".join(filter(None, (of_method, warning))) or None}
+
+    def _asked(self, context: int, deadline: float) -> dict[str, Any]:
+        """How the examples of one context are read."""
+        return {
+            "context": context,
+            "num_examples": self.plan.test_examples(context),
+            "dtype": self.dtype,
+            "chunked": self.method.spec.streams and self.method.spec.segment_exact,
+            "jitter": self.plan.jitter,
+            "deadline": deadline,
+        }

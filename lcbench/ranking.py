@@ -45,6 +45,7 @@ from lcbench.scores import (
     contexts_held,
     distance_curve,
     effective_contexts,
+    generated_scores,
     lay_out,
     task_scores,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "CURVE_COLUMNS",
     "DISTANCE_COLUMNS",
     "ENTRY",
+    "GENERATION_COLUMNS",
     "GROUP",
     "KEEPS",
     "LEVELS",
@@ -77,6 +79,7 @@ __all__ = [
     "entry_labels",
     "equal_time",
     "fit_exponents",
+    "generated_scores",
     "intervals",
     "leaderboard",
     "learning_curves",
@@ -98,8 +101,9 @@ COLUMNS = (
     *("num_params", "flops", "touched_bytes", "matmul_flops_per_s", "copy_bytes_per_s"),
 )
 """The columns of rows that ranking reads; `distance_curve` reads `DISTANCE_COLUMNS` too,
-`learning_curves` and `equal_time` `CURVE_COLUMNS`."""
+`generated_scores` `GENERATION_COLUMNS`, `learning_curves` and `equal_time` `CURVE_COLUMNS`."""
 DISTANCE_COLUMNS = ("score_by_distance", "count_by_distance")
+GENERATION_COLUMNS = ("generated_exact_match", "generated_chrf", "num_generated")
 
 
 class BoardColumn(NamedTuple):

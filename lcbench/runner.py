@@ -37,8 +37,8 @@ from lcbench.task import stream
 HARNESS_FILES = (
     "config", "method", "blocks", "blockwise", "fused_band", "attention", "block_sparse",
     "distance_bias", "chunkwise", "model", "parts", "task", "corpus", "code_words", "sampling",
-    "suite", "train", "curve", "measure", "counting", "noise", "environment", "descent",
-    "confinement", "confined", "isolation", "failures", "errands", "references", "guard",
+    "suite", "train", "generation", "curve", "measure", "counting", "noise", "environment",
+    "descent", "confinement", "confined", "isolation", "failures", "errands", "references", "guard",
     "contract", "cost", "cells",
 )  # fmt: skip
 """Modules of this package that can change a number; their hash is part of every cell's id."""

@@ -112,6 +112,30 @@ def context_gains(frame: pd.DataFrame) -> pd.DataFrame:
     return gains.assign(gain=gains["first"] - gains["last"])
 
 
+def generated_scores(frame: pd.DataFrame) -> pd.DataFrame:
+    """What models wrote by themselves: a row each (entry, task, context) where one did.
+
+    `generated_exact_match` is a share of all seeds' passages, `num_generated` of them;
+    `generated_chrf` the mean of the seeds that have it, NaN where none does.
+    """
+    rows = comparable(frame).frame
+    rows = rows[(rows["status"] == "ok") & rows["num_generated"].notna()]
+    count = as_float(rows, "num_generated")
+    rows = rows.assign(
+        num_generated=count,
+        generated_exact_match=as_float(rows, "generated_exact_match") * count,
+        generated_chrf=as_float(rows, "generated_chrf"),
+    )
+    groups = rows.groupby([*ENTRY, *TASK, "context"], as_index=False)
+    pooled = groups.agg(
+        generated_exact_match=("generated_exact_match", "sum"),
+        generated_chrf=("generated_chrf", "mean"),
+        num_generated=("num_generated", "sum"),
+    )
+    pooled["generated_exact_match"] /= pooled["num_generated"]
+    return pooled
+
+
 def lay_out(rows: pd.DataFrame, plan: pd.DataFrame | None = None) -> Measured:
     """Code entries and tasks as integers, fast to group by, and lay the plan over the scores.
 

@@ -92,6 +92,9 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
         "score_by_example": pa.list_(_FLOAT),
         "score_by_position": pa.list_(_FLOAT),
         "correct_bits": _BINARY,
+        "generated_exact_match": _FLOAT,
+        "generated_chrf": _FLOAT,
+        "num_generated": _INT,
     },
     "speed": {
         "tokens_per_s": _FLOAT,
@@ -147,19 +150,21 @@ COLUMN_GROUPS: dict[str, dict[str, Any]] = {
 """Every column and its type, by what it tells of.
 
 `asked_bytes` is the allocation at which a cell ran out of memory, where the allocator names it.
-Bucket b of `score_by_distance` and `count_by_distance` holds the answers whose evidence lies
-[2^b, 2^(b+1)) tokens back; a score is null where none fell. `sweep_loss_nats` is the loss on
-validation of each of the `sweep_learning_rates`, null where training diverged; both are null where
-there was one rate and nothing to choose. `curve_steps`, `curve_loss_nats` and `curve_s` are the
-learning curve of the training at `learning_rate`, at most 32 points: steps done by the end of each
-span of steps, mean training loss within the span, seconds of training passed by its end. Every ok
-row of a cell carries it, as it does `train_s`: whichever contexts were asked for, one is there.
-Null in what was measured before curves were kept. `train_tokens` counts contexts as whole: of a
-task with jitter, up to an eighth fewer were read. `flops` and `touched_bytes` are of one call, see
-`counting.Work`; `matmul_flops_per_s` (in the row's dtype) and `copy_bytes_per_s` are what `lcbench
-env --measure` found the machine to reach, null where it was not asked. `load_average` is that of
-the minute before timing began, the run's own work included; `throttled` says whether heat or a
-container's quota slowed the machine while it was timed, null where nothing tells.
+Bucket b of `score_by_distance` and `count_by_distance` holds the answers whose evidence lies [2^b,
+2^(b+1)) tokens back; a score is null where none fell. `sweep_loss_nats` is the loss on validation
+of each of the `sweep_learning_rates`, null where training diverged; both are null where there was
+one rate and nothing to choose. `generated_exact_match` (a share), `generated_chrf` (0 to 100) and
+`num_generated` are of passages that the model wrote by itself, see `generation.Generation`; null
+where the task asks for none, or the method does not stream. `curve_steps`, `curve_loss_nats` and
+`curve_s` are the learning curve of the training at `learning_rate`, at most 32 points: steps done
+by the end of each span of steps, mean training loss within the span, seconds of training passed by
+its end. Every ok row of a cell carries it, as it does `train_s`: whichever contexts were asked for,
+one is there. Null in what was measured before curves were kept. `train_tokens` counts contexts as
+whole: of a task with jitter, up to an eighth fewer were read. `flops` and `touched_bytes` are of
+one call, see `counting.Work`; `matmul_flops_per_s` (in the row's dtype) and `copy_bytes_per_s` are
+what `lcbench env --measure` found the machine to reach, null where it was not asked. `load_average`
+is that of the minute before timing began, the run's own work included; `throttled` says whether
+heat or a container's quota slowed the machine while it was timed, null where nothing tells.
 """
 
 REQUIRED = (

@@ -65,6 +65,7 @@ def check_scores(rows: Sequence[dict[str, Any] | None], findings: Findings) -> N
         if row["metric"] != "bits_per_byte":
             _check_bits(row, examples, number, findings)
         _check_distances(row, number, findings)
+        _check_generated(row, number, findings)
 
 
 def _check_examples(
@@ -154,6 +155,17 @@ def _check_distances(row: dict[str, Any], number: int, findings: Findings) -> No
         elif score is not None and abs(score * count - round(score * count)) > 1e-6 * count:
             message = f"score_by_distance has {score:g} of {count:,} answers, no whole number"
             findings.add("score", message, number, about="whole answers")
+
+
+def _check_generated(row: dict[str, Any], number: int, findings: Findings) -> None:
+    """Passages that a model wrote: a whole number of them right, and no score without them."""
+    exact, count = row["generated_exact_match"], row["num_generated"]
+    if (exact is None) is not (count is None) or (exact is None and row["generated_chrf"]):
+        message = "generated_exact_match and num_generated are there together or not at all"
+        findings.add("nulls", message, number)
+    elif count is not None and abs(exact * count - round(exact * count)) > 1e-6 * count:
+        message = f"generated_exact_match is {exact:g} of {count:,} passages, no whole number"
+        findings.add("score", message, number, about="generated_exact_match")
 
 
 def _expect(column: str, said: float, value: float, number: int, findings: Findings) -> None:

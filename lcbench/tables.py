@@ -102,6 +102,7 @@ def show_leaderboard(
     scores, rows = ranking.task_scores(frame), ranking.comparable(frame).frame
     curve = ranking.distance_curve(frame)
     curve = curve[curve["context"] == curve["train_context"]]
+    generated = ranking.generated_scores(frame)
     for (suite, device_kind), part in board.groupby(ranking.GROUP):
         out.print()
         out.print(_board_table(f"Leaderboard: {suite} on {device_kind}", part, shown))
@@ -112,6 +113,11 @@ def show_leaderboard(
         near = curve[(curve["suite"] == suite) & (curve["device_kind"] == device_kind)]
         for task, points in near.groupby("task"):
             out.print(_distance_table(str(task), points, part))
+        own_words = generated[
+            (generated["suite"] == suite) & (generated["device_kind"] == device_kind)
+        ]
+        for (task, _), passages in own_words.groupby(["task", "task_config"]):
+            out.print(_generated_table(str(task), passages, part))
         if show.budget == "time":
             of_board = (everything["suite"] == suite) & (everything["device_kind"] == device_kind)
             _show_equal_time(
@@ -241,6 +247,25 @@ def _distance_table(task: str, points: pd.DataFrame, board: pd.DataFrame) -> Tab
         cells = [f"{100 * shares[start]:.0f}" if start in shares else "–" for start in starts]
         table.add_row(str(entry["label"]), *cells)
     return table
+
+
+def _generated_table(task: str, passages: pd.DataFrame, board: pd.DataFrame) -> Table:
+    """What each method wrote by itself: passages right to the last token, and their chrF."""
+    table = new_table(f"{task}, written by the model itself: % exactly right / chrF")
+    table.add_column("Method", no_wrap=True)
+    contexts = sorted(set(passages["context"]))
+    for context in contexts:
+        table.add_column(f"at {context:,}", justify="right")
+    for entry in board.to_dict("records"):
+        own = {row["context"]: row for row in _rows_of(passages, entry).to_dict("records")}
+        cells = [_generated_value(own[c]) if c in own else "–" for c in contexts]
+        table.add_row(str(entry["label"]), *cells)
+    return table
+
+
+def _generated_value(row: Mapping[Any, Any]) -> str:
+    similar = "–" if pd.isna(row["generated_chrf"]) else f"{row['generated_chrf']:.1f}"
+    return f"{100 * row['generated_exact_match']:.1f} / {similar}"
 
 
 def _show_equal_time(rows: pd.DataFrame, board: pd.DataFrame, out: Console) -> None:

@@ -45,6 +45,9 @@ class Task(Generic[ConfigT]):
 
     is_text: ClassVar[bool] = False
     """Whether tokens are characters, to be read as one; others are read each for itself."""
+    end: ClassVar[int | None] = None
+    """The token at the end of each passage that a model is asked to write by itself, too, where
+    answers are such passages one after another from the first on; None where they are not."""
 
     def __init__(self, config: ConfigT, split: Split) -> None:
         self.config = config
@@ -81,6 +84,10 @@ class Task(Generic[ConfigT]):
     def render(self, token: int) -> str:
         """One token as a person would read it."""
         return str(token)
+
+    def text(self, tokens: IntArray) -> str:
+        """A passage `[N]` as text, to be compared with another character by character."""
+        return "".join(map(self.render, tokens.tolist()))
 
     def columns(self, context: int) -> int | None:
         """Tokens of a line, where an example is an image; None for running text."""

@@ -333,18 +333,35 @@ def evaluate(
         OutOfTimeError: The deadline has passed.
     """
     model.eval()
-    batch_size = max(1, min(num_examples, EVALUATION_TOKENS // context))
     chunk = EVALUATION_TOKENS if chunked else context
     tally = _Tally(metric, num_examples)
-    for step, first in enumerate(range(0, num_examples, batch_size)):
-        size = min(batch_size, num_examples - first)
-        rng = stream(scope | {"context": context}, task.split, step)
-        batch = task.sample(rng, size, length(rng, context, jitter))
+    first = 0
+    for batch in examples(task, scope, context=context, num_examples=num_examples, jitter=jitter):
         for part in _read(model, batch, chunk, dtype, deadline):
             tally.add(part._replace(example=part.example + first))
+        first += len(batch.inputs)
     if not math.isfinite(tally.loss_nats):
         raise DivergedError(f"the model's outputs at context {context:,} are not finite")
     return tally.evaluation()
+
+
+def examples(
+    task: Task[Any], scope: dict[str, Any], *, context: int, num_examples: int, jitter: int
+) -> Iterator[Batch]:
+    """What a model is scored on, in batches of one call: the same for every method, and each time.
+
+    Args:
+        task: Of the split to score on.
+        scope: Names the random stream, see `task.stream`.
+        context: Tokens of an example.
+        num_examples: How many examples.
+        jitter: Most tokens by which an example is shorter than its context, see `TaskPlan`.
+    """
+    batch_size = max(1, min(num_examples, EVALUATION_TOKENS // context))
+    for step, first in enumerate(range(0, num_examples, batch_size)):
+        rng = stream(scope | {"context": context}, task.split, step)
+        size = min(batch_size, num_examples - first)
+        yield task.sample(rng, size, length(rng, context, jitter))
 
 
 def _read(

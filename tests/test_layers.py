@@ -24,6 +24,7 @@ LAYERS = (
     {"ranking", "budgets", "tiers"},
     {"slices"},
     {"streaming", "visibility", "gradients", "growth", "surroundings", "cost", "cards", "plans"}
+    | {"generation"}
     | {"machine", "buckets"},
     {"cells"},
     {"conformance", "errands", "tables", "compare", "gate", "picture"},

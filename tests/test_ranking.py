@@ -336,6 +336,20 @@ def test_context_gain_is_what_the_first_bytes_cost_more_than_the_last_half():
     assert ranking.context_gains(frame(*rows[2:])).empty
 
 
+def test_what_models_wrote_is_pooled_by_passages():
+    def wrote(exact: float, chrf: float | None, count: int, seed: int) -> Row:
+        named = {"generated_exact_match": exact, "generated_chrf": chrf, "num_generated": count}
+        return score(0.5, seed=seed, **named)
+
+    rows = [wrote(0.5, 40.0, 30, 0), wrote(0.0, 60.0, 10, 1), wrote(1.0, None, 20, 2)]
+    [got] = ranking.generated_scores(frame(*rows, score(0.9, context=128))).to_dict("records")
+    assert (got["context"], got["num_generated"], got["generated_chrf"]) == (64, 60, 50.0)
+    assert got["generated_exact_match"] == pytest.approx(35 / 60)
+    [without] = ranking.generated_scores(frame(rows[2])).to_dict("records")
+    assert math.isnan(without["generated_chrf"])
+    assert ranking.generated_scores(frame(score(0.9))).empty
+
+
 def test_exponents_are_slopes_of_the_long_rungs_or_the_last_three():
     def times(kind: str, contexts: list[int], exponent: float, bend: int = 0) -> list[Row]:
         return [cost(kind, c, step_ms=100.0 if c < bend else c**exponent) for c in contexts]

@@ -280,6 +280,15 @@ def one_value_null(column: str, kind: str) -> Callable[[Rows], Rows]:
     return put(column, None, kind)
 
 
+def wrote(exact: float | None, count: int | None, chrf: float | None = None):
+    def change(rows: Rows) -> Rows:
+        row = of(rows, "quality", task="mqar")[0]
+        row.update(generated_exact_match=exact, generated_chrf=chrf, num_generated=count)
+        return rows
+
+    return change
+
+
 def without_curves(rows: Rows) -> Rows:
     for row in of(rows, "quality") + of(rows, "quality", "vanilla"):
         row.update(curve_steps=None, curve_loss_nats=None, curve_s=None)
@@ -287,6 +296,10 @@ def without_curves(rows: Rows) -> Rows:
 
 
 BAD_ROWS: dict[str, tuple[str, Callable[[Rows], Rows]]] = {
+    "a third of two passages": ("score", wrote(exact=1 / 3, count=2)),
+    "passages without a score": ("nulls", wrote(exact=None, count=2)),
+    "a chrF of nothing": ("nulls", wrote(exact=None, count=None, chrf=50.0)),
+    "a chrF above all": ("range", wrote(exact=0.5, count=2, chrf=101.0)),
     "swapped method names": ("method-hash", swap_methods),
     "a method under another's name": ("method", put("method", "retention")),
     "an edited score": ("score", put("score", 0.99, task="mqar")),

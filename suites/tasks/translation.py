@@ -7,9 +7,8 @@ it is not in that one translation alone is right, which is why it can be scored 
 Normalised: instructions that only keep the interpreter's books are left out, and so are numeric
 arguments; names, and constants up to `MOST_CONSTANT` bytes, are spelt out.
 
-Left out: chrF, which compares the characters of a whole translation with a reference. Answers are
-read at given places with what stands before them being right, and no text is generated, so there is
-nothing that it could score.
+A model is also asked to write the listings by itself, of which exact match and chrF are kept
+(`lcbench.generation`): one token wrong, and the rest is written after it.
 """
 
 import ast
@@ -67,6 +66,7 @@ class Translation(Task[Config]):
     """Functions in a row, as many as fit, then their listings in the same order."""
 
     is_text = True
+    end = END
 
     @property
     def vocab_size(self) -> int:
@@ -131,6 +131,15 @@ class Translation(Task[Config]):
         if token in _MARKS:
             return _MARKS[token]
         return chr(token) if 32 <= token < 127 else f"\\x{token:02x}"
+
+    def text(self, tokens: IntArray) -> str:
+        """A listing as `dis` would print it: a line for each instruction, with what it is about."""
+        words = (
+            f"\n{OPERATIONS[token - END - 1]} " if token > END else self.render(token)
+            for token in tokens.tolist()
+            if token != END
+        )
+        return "".join(words).strip()
 
 
 class _Pairs(NamedTuple):

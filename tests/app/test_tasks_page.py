@@ -49,6 +49,20 @@ def test_the_page_shows_results(
     assert len(page.get("plotly_chart")) == 2
 
 
+def test_what_models_wrote_stands_below_their_scores(
+    sample: SimpleNamespace, results: Path, open_page: OpenPage
+):
+    sample.write(results)
+    assert not open_page("tasks").dataframe
+    wrote = {"generated_exact_match": 0.25, "generated_chrf": 61.52, "num_generated": 32}
+    change(results, {"kind": "quality", "status": "ok", "method": "vanilla"}, **wrote)
+    page = open_page("tasks")
+    [shown] = [table.value for table in page.dataframe if "chrF" in table.value]
+    assert set(shown["Exactly right (%)"]) == {25.0}
+    assert set(shown["chrF"]) == {61.5}
+    assert "wrote by themselves" in texts(page)
+
+
 def test_an_empty_folder_gives_a_way_to_results(results: Path, open_page: OpenPage):
     page = open_page("tasks")
     assert not page.exception
