@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from lcbench import cells, cost, noise, registry, store
 from lcbench.cells import Watcher, describe_method, run_cell
 from lcbench.config import UsageError
 from lcbench.contract import InvalidOutputError, UnsupportedError, check_output, config_of
+from lcbench.environment import use_threads
 from lcbench.isolation import Send, call
 from lcbench.measure import Timing
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
@@ -34,7 +36,7 @@ from lcbench.suite import (
     plan_cells,
 )
 from lcbench.task import Batch, Task
-from lcbench.train import DivergedError, Report
+from lcbench.train import DivergedError, OutOfTimeError, Report
 
 CPU = torch.device("cpu")
 QUIET = Watcher(stage=lambda name: None, report=lambda report: None)
@@ -165,6 +167,49 @@ def test_a_quality_cell_gives_one_row_a_context() -> None:
         assert row["num_params"] > 0
 
 
+TRANSLATE: dict[str, Any] = {
+    "task": "translation", "config": {}, "train_context": 256, "contexts": (256, 512), "steps": 1
+}  # fmt: skip
+
+
+def test_what_the_model_writes_by_itself_stands_beside_what_it_is_asked() -> None:
+    (cell, *_) = plan(**TRANSLATE)
+    for row in run_cell(cell, QUIET):
+        assert set(row) <= set(store.SCHEMA.names)
+        assert row["num_generated"] >= row["num_examples"]
+        assert 0 <= row["generated_exact_match"] < 0.1
+        assert 0 <= row["generated_chrf"] < 40
+        assert row["warning"] is None
+
+
+def test_a_method_that_cannot_stream_writes_nothing() -> None:
+    (cell, *_) = plan("stateless", **TRANSLATE)
+    for row in run_cell(cell, QUIET):
+        assert row["status"] == "ok"
+        assert "num_generated" not in row
+
+
+def test_scores_stand_where_no_time_is_left_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: Any, **__: Any) -> None:
+        raise OutOfTimeError
+
+    monkeypatch.setattr(cells, "generate", late)
+    (cell, *_) = plan(**TRANSLATE)
+    for row in run_cell(cell, QUIET):
+        assert row["status"] == "ok"
+        assert row["score"] >= 0
+        assert row["warning"] == "no time was left for the model to write by itself"
+
+
+def test_a_row_without_chrf_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics.chrf", None)
+    (cell, *_) = plan(**TRANSLATE)
+    for row in run_cell(cell, QUIET):
+        assert row["generated_chrf"] is None
+        assert row["generated_exact_match"] is not None
+        assert "pip install sacrebleu" in row["warning"]
+
+
 def test_what_a_cell_gives_is_what_the_schema_holds() -> None:
     for cell in plan():
         for row in run_cell(cell, QUIET):
@@ -187,6 +232,15 @@ def test_a_quality_cell_runs_with_the_threads_it_was_planned_with() -> None:
     torch.set_num_threads(2)
     run_cell(cell, QUIET)
     assert torch.get_num_threads() == 1
+
+
+def test_torch_s_threads_are_set_only_where_they_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    use_threads(torch.get_num_threads())
+    assert not asked
+    use_threads(torch.get_num_threads() + 1)
+    assert asked == [torch.get_num_threads() + 1]
 
 
 def test_a_cell_tells_its_stages_and_its_training() -> None:
