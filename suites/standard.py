@@ -54,7 +54,7 @@ SUITE = Suite(
         _plan("selective-copy", 512),
         _plan("variable-tracking", 512),
         _plan("fact-qa", 1024),
-        _plan("frequent-words", 1024, num_words="12", alpha="0.5"),
+        _plan("frequent-words", 1024, num_words="12", alpha="0.3"),
         _plan("state-tracking", 512, ramp=4),
         # Short contexts are other images, too small for curves that bend.
         _plan("pathfinder", 1024, ramp=0, jitter=0),
