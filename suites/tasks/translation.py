@@ -7,8 +7,9 @@ it is not in that one translation alone is right, which is why it can be scored 
 Normalised: instructions that only keep the interpreter's books are left out, and so are numeric
 arguments; names, and constants up to `MOST_CONSTANT` bytes, are spelt out.
 
-A model is also asked to write the listings by itself, of which exact match and chrF are kept
-(`lcbench.generation`): one token wrong, and the rest is written after it.
+A model is also asked to write the listings by itself, of which exact match and, where sacrebleu is
+installed (the extra `translation`), chrF are kept: one token wrong, and the rest is written after
+it.
 """
 
 import ast
