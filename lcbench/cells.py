@@ -27,7 +27,15 @@ from lcbench.model import Backbone
 from lcbench.parts import Resolved
 from lcbench.suite import ANCHOR, Cell, MethodCard, read_quality_recipe, too_long, too_slow
 from lcbench.task import Split, Task
-from lcbench.train import DivergedError, Evaluation, OutOfTimeError, Report, evaluate, train
+from lcbench.train import (
+    DivergedError,
+    Evaluation,
+    OutOfTimeError,
+    Reading,
+    Report,
+    evaluate,
+    train,
+)
 
 SCORING_ENDS = 0.9
 """Share of a cell's time after which no longer context is scored: beyond it the process would be
@@ -332,15 +340,15 @@ class _Quality:
         self, model: Backbone, task: Task[Any], context: int, deadline: float = math.inf
     ) -> Evaluation:
         """Scores at one context, on the task's own split."""
-        asked = self._asked(context, deadline)
-        return evaluate(model, task, self.task_spec.metric, self.scope, **asked)
+        reading = self._reading(context, deadline)
+        return evaluate(model, task, self.task_spec.metric, self.scope, reading)
 
     def generate(self, model: Backbone, task: Task[Any], context: int) -> Measurement:
         """What a model writes by itself, where the task asks for it and the method can."""
         if task.end is None or not self.method.spec.streams:
             return {}
         try:
-            found = generate(model, task, self.scope, **self._asked(context, self.deadline))
+            found = generate(model, task, self.scope, self._reading(context, self.deadline))
         except OutOfTimeError:
             return self._told("no time was left for the model to write by itself")
         return found._asdict() | ({} if found.generated_chrf is not None else self._told(NO_CHRF))
@@ -350,13 +358,13 @@ class _Quality:
         of_method = self.method.cut_by(self.cell.num_layers)
         return {"warning": "; ".join(filter(None, (of_method, warning))) or None}
 
-    def _asked(self, context: int, deadline: float) -> dict[str, Any]:
+    def _reading(self, context: int, deadline: float) -> Reading:
         """How the examples of one context are read."""
-        return {
-            "context": context,
-            "num_examples": self.plan.test_examples(context),
-            "dtype": self.dtype,
-            "chunked": self.method.spec.streams and self.method.spec.segment_exact,
-            "jitter": self.plan.jitter,
-            "deadline": deadline,
-        }
+        return Reading(
+            context,
+            self.plan.test_examples(context),
+            self.dtype,
+            chunked=self.method.spec.streams and self.method.spec.segment_exact,
+            jitter=self.plan.jitter,
+            deadline=deadline,
+        )

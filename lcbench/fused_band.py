@@ -70,7 +70,7 @@ def fused_rows(q: Tensor, k: Tensor, v: Tensor, *, every: int) -> Tensor:
     mask[:, mask.size(1) - unseen.size(1) :].masked_fill_(unseen, -math.inf)
     steps: list[_Step] = []
     # The last rows come first: they see all keys, so that there the gradients begin with theirs.
-    for rows in reversed(list(row_blocks(q.size(1), size))):
+    for rows in reversed(row_blocks(q.size(1), size)):
         stop = k.size(1) - (q.size(1) - rows.stop) * every
         part = mask[rows.start - rows.stop :, mask.size(1) - stop :]
         steps.append(_Step(rows, slice(0, stop), size, 1, part))

@@ -4,7 +4,6 @@ Scores elsewhere are read with all that stands before an answer being right. Her
 from its own words: greedily, in one call for the prompt and one a token, carrying its state.
 """
 
-import math
 from collections.abc import Iterator
 from itertools import islice
 from time import monotonic
@@ -18,8 +17,8 @@ from lcbench.method import State
 from lcbench.model import Backbone
 from lcbench.task import IGNORE, IntArray, Task
 from lcbench.train import (
-    EVALUATION_TOKENS,
     OutOfTimeError,
+    Reading,
     answers,
     examples,
     mixed_precision,
@@ -48,13 +47,7 @@ def generate(
     model: Backbone,
     task: Task[Any],
     scope: dict[str, Any],
-    *,
-    context: int,
-    num_examples: int,
-    dtype: torch.dtype,
-    chunked: bool,
-    jitter: int = 0,
-    deadline: float = math.inf,
+    reading: Reading,
 ) -> Generation:
     """Let a model write the passages of the first few examples that it is scored on.
 
@@ -62,28 +55,22 @@ def generate(
         model: A trained model of a method that streams.
         task: One with an `end`, of the split to score on.
         scope: Names the random stream, see `task.stream`.
-        context: Tokens of an example.
-        num_examples: How many examples there are.
-        dtype: float32, or bfloat16 for mixed precision.
-        chunked: Read a long prompt in chunks, see `train.evaluate`.
-        jitter: Most tokens by which an example is shorter than its context, see `TaskPlan`.
-        deadline: When to give up, by `time.monotonic`; looked at before each call of the model.
+        reading: The examples, and how prompts are read.
 
     Raises:
         OutOfTimeError: The deadline has passed.
     """
     assert task.end is not None
     model.eval()
-    chunk = EVALUATION_TOKENS if chunked else context
     written: list[IntArray] = []
     wanted: list[IntArray] = []
-    drawn = examples(task, scope, context=context, num_examples=num_examples, jitter=jitter)
+    drawn = examples(task, scope, reading)
     rows = (row for batch in drawn for row in zip(batch.inputs, batch.targets, strict=True))
     for inputs, targets in rows:
         first = int(np.argmax(targets != IGNORE))
         passages = split(targets[first:], task.end)
         room = LONGEST * (len(targets) - first)
-        tokens = write(model, inputs[: first + 1], chunk, dtype, deadline)
+        tokens = write(model, inputs[: first + 1], reading)
         own = split(take(tokens, task.end, len(passages), room), task.end)
         # One that does not come to its end within the room has passages left that it never began.
         nothing = np.zeros(0, np.int64)
@@ -94,22 +81,16 @@ def generate(
     return compare(task, written, wanted)
 
 
-def write(
-    model: Backbone,
-    prompt: IntArray,
-    chunk: int,
-    dtype: torch.dtype,
-    deadline: float = math.inf,
-) -> Iterator[int]:
+def write(model: Backbone, prompt: IntArray, reading: Reading) -> Iterator[int]:
     """The likeliest token after a prompt `[T]`, then the likeliest after that, without end."""
     device = next(model.parameters()).device
     state: State = None
     before, token = prompt[None, :-1], to_device(prompt[-1:], device)
-    for start in range(0, before.shape[1], chunk):
-        part = to_device(before[:, start : start + chunk], device)
-        _, state = _next(model, part, state, dtype, deadline)
+    for start in range(0, before.shape[1], reading.chunk):
+        part = to_device(before[:, start : start + reading.chunk], device)
+        _, state = _next(model, part, state, reading)
     while True:
-        token, state = _next(model, token.view(1, 1), state, dtype, deadline)
+        token, state = _next(model, token.view(1, 1), state, reading)
         yield int(token)
 
 
@@ -146,13 +127,11 @@ def take(tokens: Iterator[int], end: int, passages: int, most: int) -> IntArray:
     return np.array(taken, np.int64)
 
 
-def _next(
-    model: Backbone, tokens: Tensor, state: State, dtype: torch.dtype, deadline: float
-) -> tuple[Tensor, State]:
+def _next(model: Backbone, tokens: Tensor, state: State, reading: Reading) -> tuple[Tensor, State]:
     """The likeliest token after the next `[1, T]`, and the state after these."""
-    if monotonic() > deadline:
+    if monotonic() > reading.deadline:
         raise OutOfTimeError
-    with mixed_precision(tokens.device, dtype):
+    with mixed_precision(tokens.device, reading.dtype):
         hidden, state = model(tokens, state)
         last = torch.tensor([tokens.size(1) - 1], device=tokens.device)
         return answers(model, hidden, last).argmax(), state

@@ -106,28 +106,23 @@ def show_leaderboard(
     for (suite, device_kind), part in board.groupby(ranking.GROUP):
         out.print()
         out.print(_board_table(f"Leaderboard: {suite} on {device_kind}", part, shown))
-        chosen = (scores["suite"] == suite) & (scores["device_kind"] == device_kind)
-        if chosen.any():
-            for table in _scores_tables(scores[chosen], part):
+        group = {"suite": suite, "device_kind": device_kind}
+        of_board = _rows_where(scores, group)
+        if len(of_board):
+            for table in _scores_tables(of_board, part):
                 out.print(table)
-        near = curve[(curve["suite"] == suite) & (curve["device_kind"] == device_kind)]
-        for task, points in near.groupby("task"):
+        for task, points in _rows_where(curve, group).groupby("task"):
             out.print(_distance_table(str(task), points, part))
-        own_words = generated[
-            (generated["suite"] == suite) & (generated["device_kind"] == device_kind)
-        ]
-        for (task, _), passages in own_words.groupby(["task", "task_config"]):
+        own_words = _rows_where(generated, group).groupby(["task", "task_config"])
+        for (task, _), passages in own_words:
             out.print(_generated_table(str(task), passages, part))
         if show.budget == "time":
-            of_board = (everything["suite"] == suite) & (everything["device_kind"] == device_kind)
-            _show_equal_time(
-                slices.narrow(everything[of_board], show.task, show.context), part, out
-            )
+            raced = slices.narrow(_rows_where(everything, group), show.task, show.context)
+            _show_equal_time(raced, part, out)
         out.print(Text(legend(part, shown), style="dim"))
         if suite in ranking.drafts(frame):
             out.print(Text(DRAFT_NOTE, style="yellow"))
-        own = rows[(rows["suite"] == suite) & (rows["device_kind"] == device_kind)]
-        if disturbed := tell_disturbed(own):
+        if disturbed := tell_disturbed(_rows_where(rows, group)):
             out.print(Text(disturbed, style="yellow"), soft_wrap=True)
     if show.budget:
         out.print(Text(_BUDGETS[show.budget], style="dim"))
@@ -306,9 +301,14 @@ def _equal_time_table(race: pd.DataFrame, board: pd.DataFrame) -> Table:
 
 def _rows_of(frame: pd.DataFrame, entry: Mapping[Any, Any]) -> pd.DataFrame:
     """The rows of a frame that belong to one entry of the board."""
-    chosen = frame["method"] == entry["method"]
-    for name in ("config", "dtype"):
-        chosen &= frame[name] == entry[name]
+    return _rows_where(frame, {name: entry[name] for name in ("method", "config", "dtype")})
+
+
+def _rows_where(frame: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of a frame that have these values."""
+    chosen = pd.Series(data=True, index=frame.index)
+    for name, value in values.items():
+        chosen &= frame[name] == value
     return frame[chosen]
 
 

@@ -224,6 +224,29 @@ def length(rng: np.random.Generator, context: int, jitter: int) -> int:
     return int(rng.integers(shortest_example(context, jitter), context + 1)) if jitter else context
 
 
+class Reading(NamedTuple):
+    """How the examples of one context are read."""
+
+    context: int
+    """Tokens of an example."""
+    num_examples: int
+    dtype: torch.dtype
+    """float32, or bfloat16 for mixed precision."""
+    chunked: bool
+    """Whether an example longer than `EVALUATION_TOKENS` is read in chunks, carrying the state: for
+    methods that keep the segment law. What is held at once is then one example's tokens, the
+    activations and logits of one chunk, and the state."""
+    jitter: int = 0
+    """Most tokens by which an example is shorter than its context, see `TaskPlan`."""
+    deadline: float = math.inf
+    """When to give up, by `time.monotonic`; looked at before each call of the model."""
+
+    @property
+    def chunk(self) -> int:
+        """Most tokens of one call."""
+        return EVALUATION_TOKENS if self.chunked else self.context
+
+
 class _Answers(NamedTuple):
     """What scoring learns of one call, per answer, example by example."""
 
@@ -304,13 +327,7 @@ def evaluate(
     task: Task[Any],
     metric: Metric,
     scope: dict[str, Any],
-    *,
-    context: int,
-    num_examples: int,
-    dtype: torch.dtype,
-    chunked: bool,
-    jitter: int = 0,
-    deadline: float = math.inf,
+    reading: Reading,
 ) -> Evaluation:
     """Score a model at one context.
 
@@ -319,64 +336,52 @@ def evaluate(
         task: Of the split to score on: validation for whatever is chosen, test once at the end.
         metric: How answers become a score.
         scope: Names the random stream, see `task.stream`.
-        context: Tokens of an example.
-        num_examples: How many examples.
-        dtype: float32, or bfloat16 for mixed precision.
-        chunked: Read an example longer than `EVALUATION_TOKENS` in chunks, carrying the state: for
-            methods that keep the segment law. What is held at once is then one example's tokens,
-            the activations and logits of one chunk, and the state.
-        jitter: Most tokens by which an example is shorter than its context, see `TaskPlan`.
-        deadline: When to give up, by `time.monotonic`; looked at before each call of the model.
+        reading: Which examples, and how they are read.
 
     Raises:
         DivergedError: Logits that are not finite.
         OutOfTimeError: The deadline has passed.
     """
     model.eval()
-    chunk = EVALUATION_TOKENS if chunked else context
-    tally = _Tally(metric, num_examples)
+    tally = _Tally(metric, reading.num_examples)
     first = 0
-    for batch in examples(task, scope, context=context, num_examples=num_examples, jitter=jitter):
-        for part in _read(model, batch, chunk, dtype, deadline):
+    for batch in examples(task, scope, reading):
+        for part in _read(model, batch, reading):
             tally.add(part._replace(example=part.example + first))
         first += len(batch.inputs)
     if not math.isfinite(tally.loss_nats):
-        raise DivergedError(f"the model's outputs at context {context:,} are not finite")
+        context = f"{reading.context:,}"
+        raise DivergedError(f"the model's outputs at context {context} are not finite")
     return tally.evaluation()
 
 
-def examples(
-    task: Task[Any], scope: dict[str, Any], *, context: int, num_examples: int, jitter: int
-) -> Iterator[Batch]:
+def examples(task: Task[Any], scope: dict[str, Any], reading: Reading) -> Iterator[Batch]:
     """What a model is scored on, in batches of one call: the same for every method, and each time.
 
     Args:
         task: Of the split to score on.
         scope: Names the random stream, see `task.stream`.
-        context: Tokens of an example.
-        num_examples: How many examples.
-        jitter: Most tokens by which an example is shorter than its context, see `TaskPlan`.
+        reading: Which examples.
     """
-    batch_size = max(1, min(num_examples, EVALUATION_TOKENS // context))
-    for step, first in enumerate(range(0, num_examples, batch_size)):
+    context, number = reading.context, reading.num_examples
+    batch_size = max(1, min(number, EVALUATION_TOKENS // context))
+    for step, first in enumerate(range(0, number, batch_size)):
         rng = stream(scope | {"context": context}, task.split, step)
-        size = min(batch_size, num_examples - first)
-        yield task.sample(rng, size, length(rng, context, jitter))
+        size = min(batch_size, number - first)
+        yield task.sample(rng, size, length(rng, context, reading.jitter))
 
 
-def _read(
-    model: Backbone, batch: Batch, chunk: int, dtype: torch.dtype, deadline: float
-) -> Iterator[_Answers]:
+def _read(model: Backbone, batch: Batch, reading: Reading) -> Iterator[_Answers]:
     """Answers of a batch, call by call: of several calls the batch is one example."""
     device = next(model.parameters()).device
     state: State = None
-    for start in range(0, batch.inputs.shape[1], chunk):
-        if monotonic() > deadline:
+    for start in range(0, batch.inputs.shape[1], reading.chunk):
+        if monotonic() > reading.deadline:
             raise OutOfTimeError
-        part = slice(start, start + chunk)
+        part = slice(start, start + reading.chunk)
         asked = batch.targets[:, part] != IGNORE
         inputs, at, wanted = _on_device(batch.inputs[:, part], batch.targets[:, part], device)
-        with mixed_precision(device, dtype):
+        with mixed_precision(device, reading.dtype):
             hidden, state = model(inputs, state)
             logits = answers(model, hidden, at)
         example, position = np.nonzero(asked)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lcbench import registry
+from lcbench import train as training
 from lcbench.generation import (
     LONGEST,
     NUM_PASSAGES,
@@ -28,11 +29,11 @@ from lcbench.method import Method, ModelShape
 from lcbench.model import Backbone
 from lcbench.suite import ModelPlan
 from lcbench.task import IGNORE, Batch, Split, Task, TaskConfig
-from lcbench.train import OutOfTimeError
+from lcbench.train import OutOfTimeError, Reading
 
 END = 7
 SCOPE: dict[str, Any] = {"suite": ["for-tests", 1], "task": ["count", 1, "{}"], "seed": 0}
-READ: dict[str, Any] = {"context": 16, "num_examples": 40, "dtype": torch.float32, "chunked": True}
+READING = Reading(context=16, num_examples=40, dtype=torch.float32, chunked=True)
 
 
 class Count(Task[TaskConfig]):
@@ -74,14 +75,14 @@ class Successor(nn.Module):
 
 def test_a_model_that_goes_on_as_it_should_is_right() -> None:
     model: Any = Successor()
-    found = generate(model, Count(), SCOPE, **READ)
+    found = generate(model, Count(), SCOPE, READING)
     assert found == Generation(1.0, pytest.approx(100.0), NUM_PASSAGES)
     assert sum(tokens > 1 for tokens in model.calls) == NUM_PASSAGES // 2  # two to a prompt
 
 
 def test_a_model_that_never_ends_is_stopped_and_has_written_less() -> None:
     model: Any = Successor(step=2)  # from an even digit it never comes to the odd `END`
-    found = generate(model, Count(), SCOPE, **READ)
+    found = generate(model, Count(), SCOPE, READING)
     assert found.generated_exact_match < 1
     assert found.num_generated == NUM_PASSAGES
     longest = LONGEST * max(int((row != IGNORE).sum()) for row in Count().sample(
@@ -95,11 +96,14 @@ def test_a_model_that_never_ends_is_stopped_and_has_written_less() -> None:
 def test_the_clock_is_looked_at() -> None:
     model: Any = Successor()
     with pytest.raises(OutOfTimeError):
-        generate(model, Count(), SCOPE, **READ, deadline=-math.inf)
+        generate(model, Count(), SCOPE, READING._replace(deadline=-math.inf))
 
 
 @pytest.mark.parametrize("name", ["vanilla", "recurrence", "gated-delta-net"])
-def test_carrying_the_state_writes_what_reading_all_again_would(name: str) -> None:
+def test_carrying_the_state_writes_what_reading_all_again_would(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(training, "EVALUATION_TOKENS", 4)
     spec = registry.load_method(name)
 
     def build(shape: ModelShape) -> Method:
@@ -111,7 +115,7 @@ def test_carrying_the_state_writes_what_reading_all_again_would(name: str) -> No
     tokens = [1, 5, 2, 0, 3, 6, 4]
     # Two calls for the prompt; a call needs no gradients, as in `generate`.
     with torch.no_grad():
-        for token in islice(write(model, np.array(tokens), 4, torch.float32), 20):
+        for token in islice(write(model, np.array(tokens), READING), 20):
             hidden, _ = model(torch.tensor([tokens]))
             assert int(model.head(hidden[0, -1]).argmax()) == token
             tokens.append(token)

@@ -52,7 +52,7 @@ def test_a_window_recalls_within_itself_and_not_beyond_its_reach(rows: pd.DataFr
     beyond = window[window["distance_from"] > REACH]
     assert within["count"].sum() > 30
     assert beyond["count"].sum() > 150
-    assert share(within) >= 0.75
+    assert share(within) >= 0.85
     assert share(beyond) < 0.2
     everywhere = recall_by_distance(rows, "vanilla")
     assert share(everywhere[everywhere["distance_from"] > REACH]) >= 0.95

@@ -26,6 +26,7 @@ from lcbench.train import (
     DivergedError,
     Evaluation,
     OutOfTimeError,
+    Reading,
     Report,
     Training,
     context_at,
@@ -132,11 +133,8 @@ def score(
     jitter: int = 0,
     deadline: float = math.inf,
 ) -> Evaluation:
-    return evaluate(
-        model, task or Echo("test"), metric, SCOPE,
-        context=context, num_examples=num_examples, dtype=dtype, chunked=chunked,
-        jitter=jitter, deadline=deadline,
-    )  # fmt: skip
+    reading = Reading(context, num_examples, dtype, chunked, jitter, deadline)
+    return evaluate(model, task or Echo("test"), metric, SCOPE, reading)
 
 
 @pytest.mark.parametrize(("ramp", "steps"), [(1, 10), (2, 40), (3, 120), (4, 1000), (3, 300)])

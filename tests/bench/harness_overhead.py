@@ -26,7 +26,7 @@ from lcbench import registry
 from lcbench.model import Backbone
 from lcbench.suite import ModelPlan, TaskPlan
 from lcbench.task import IGNORE, Task, stream
-from lcbench.train import evaluate, train
+from lcbench.train import Reading, evaluate, train
 
 MODEL = ModelPlan(d_model=64, num_layers=2, num_heads=2)
 PLAN = TaskPlan(
@@ -92,10 +92,8 @@ def train_through_lcbench(model: Backbone, task: Task) -> float:
 
 def score_through_lcbench(model: Backbone, task: Task) -> float:
     """The same through the harness."""
-    return evaluate(
-        model, task, "accuracy", SCOPE,
-        context=PLAN.train_context, num_examples=EXAMPLES, dtype=torch.float32, chunked=True,
-    ).score  # fmt: skip
+    reading = Reading(PLAN.train_context, EXAMPLES, torch.float32, chunked=True)
+    return evaluate(model, task, "accuracy", SCOPE, reading).score
 
 
 Loop = Callable[[Backbone, Task], float]
