@@ -1,6 +1,5 @@
 """The Board page: one row a method and config, the scores behind it, and what failed."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -232,23 +231,10 @@ def _tell_what_counts(view: page.View) -> None:
 
 def _download(shown: pd.DataFrame, view: page.View) -> None:
     name = f"lcbench-{view.suite}-{view.device_kind}"
-    parquet = io.BytesIO()
-    shown.to_parquet(parquet, index=False)
     told = "The rows and columns above, as `lcbench leaderboard --columns` gives them."
     with st.container(horizontal=True):
-        for title, content, suffix, mime in (
-            ("Download CSV", shown.to_csv(index=False), "csv", "text/csv"),
-            ("Parquet", parquet.getvalue(), "parquet", "application/vnd.apache.parquet"),
-        ):
-            st.download_button(
-                title,
-                content,
-                file_name=f"{name}.{suffix}",
-                mime=mime,
-                icon=":material/download:",
-                on_click="ignore",
-                help=told,
-            )
+        page.download("Download CSV", lambda: page.csv(shown), f"{name}.csv", told)
+        page.download("Parquet", lambda: shown.to_parquet(index=False), f"{name}.parquet", told)
 
 
 def _show_by_task(view: page.View) -> None:

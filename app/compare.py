@@ -151,14 +151,11 @@ def _show_costs(found: Comparison) -> None:
 
 
 def _show_small_print(found: Comparison, view: page.View) -> None:
-    st.download_button(
+    page.download(
         "Download CSV",
-        as_frame(found).to_csv(index=False),
-        file_name=f"lcbench-compare-{view.suite}-{view.device_kind}.csv",
-        mime="text/csv",
-        icon=":material/download:",
-        on_click="ignore",
-        help="Every line above, unrounded, as `lcbench compare --format csv` gives them.",
+        lambda: page.csv(as_frame(found)),
+        f"lcbench-compare-{view.suite}-{view.device_kind}.csv",
+        "Every line above, unrounded, as `lcbench compare --format csv` gives them.",
     )
     st.text(compare_text.legend(found))
     if aside := tell_put_aside(found.put_aside):

@@ -1,6 +1,7 @@
 """What every page has around its own: the banner, the way out of an empty folder, the filters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -40,6 +41,7 @@ class View(NamedTuple):
         ]
 
 
+MIMES = {".csv": "text/csv", ".parquet": "application/vnd.apache.parquet"}
 INK = {"light": "#000000", "dark": "#ffffff"}
 
 
@@ -80,6 +82,28 @@ def open_results(title: str, summary: str) -> data.Results:
 def table(frame: Any, **rest: Any) -> None:
     """A table in which missing values read alike everywhere."""
     st.dataframe(frame, hide_index=True, placeholder=MISSING, **rest)
+
+
+def download(title: str, content: Callable[[], bytes], file_name: str, told: str) -> None:
+    """A button that saves `content()`, made when it is clicked.
+
+    What is made beforehand is forgotten by the server as soon as a page is drawn anew, and a
+    browser that was just about to ask for it, as it does for each, is told that nothing is there.
+    """
+    st.download_button(
+        title,
+        content,
+        file_name=file_name,
+        mime=MIMES[PurePath(file_name).suffix],
+        icon=":material/download:",
+        on_click="ignore",
+        help=told,
+    )
+
+
+def csv(frame: pd.DataFrame) -> bytes:
+    """A frame's lines, its index left out."""
+    return frame.to_csv(index=False).encode()
 
 
 def choose_task(view: View) -> str | None:

@@ -148,23 +148,17 @@ def _newest_first(rows: pd.DataFrame) -> list[str]:
 def _download(rows: pd.DataFrame, summary: pd.DataFrame, view: page.View) -> None:
     name = f"lcbench-runs-{view.suite}-{view.device_kind}"
     with st.container(horizontal=True):
-        st.download_button(
+        page.download(
             "Runs as CSV",
-            summary.to_csv(index=False),
-            file_name=f"{name}.csv",
-            mime="text/csv",
-            icon=":material/download:",
-            on_click="ignore",
-            help="The runs above, a line each, unrounded.",
+            lambda: page.csv(summary),
+            f"{name}.csv",
+            "The runs above, a line each, unrounded.",
         )
-        st.download_button(
+        page.download(
             "Rows as CSV",
-            lambda: rows.to_csv(index=False).encode(),
-            file_name=f"{name}-rows.csv",
-            mime="text/csv",
-            icon=":material/download:",
-            on_click="ignore",
-            help="Every row that passes the filters, with where, how and why it ended.",
+            lambda: page.csv(rows),
+            f"{name}-rows.csv",
+            "Every row that passes the filters, with where, how and why it ended.",
         )
 
 

@@ -98,8 +98,10 @@ def _note_foreign(address: str, own: str, wrong: list[str]) -> None:
 
 
 def test_a_reader_browses_filters_shares_and_downloads(
-    tab: Any, results: Path, tmp_path_factory: pytest.TempPathFactory
+    tab: Any, url: str, results: Path, tmp_path_factory: pytest.TempPathFactory
 ):
+    asked: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
     tab.goto("/")
     board = tab.locator("[data-testid=stDataFrame]").first
     board.wait_for()
@@ -112,6 +114,8 @@ def test_a_reader_browses_filters_shares_and_downloads(
 
     tab.goto("/?columns=quality&columns=effective_context&only=mqar")
     tab.get_by_text("Everything counts mqar only").wait_for()
+    # A file made before it is asked for is gone when the page is drawn anew, and looked for still.
+    assert not [address for address in asked if address.startswith(f"{url}/media/")]
     with tab.expect_download() as waiting:
         tab.get_by_role("button", name="Download CSV").click()
     saved = tmp_path_factory.mktemp("downloads") / "board.csv"

@@ -83,11 +83,11 @@ def test_the_download_is_what_the_command_prints(
 ):
     import streamlit as st
 
-    saved: list[str] = []
-    monkeypatch.setattr(st, "download_button", lambda label, data, **rest: saved.append(data))
+    saved: list[Any] = []
+    monkeypatch.setattr(st, "download_button", lambda label, data, **rest: saved.append(data()))
     open_page("compare", a=A, b=B)
-    assert saved == [printed(compared, "--format", "csv")]
-    whole = pd.read_csv(io.StringIO(saved[0]))
+    assert saved == [printed(compared, "--format", "csv").encode()]
+    whole = pd.read_csv(io.BytesIO(saved[0]))
     assert set(whole["kind"]) == {"quality", "distance", "train_step", "prefill", "decode"}
 
 

@@ -131,7 +131,7 @@ def test_the_downloads_are_what_is_shown_and_what_the_command_line_prints(
 
     sample.write(results)
     saved: list[Any] = []
-    monkeypatch.setattr(st, "download_button", lambda label, data, **rest: saved.append(data))
+    monkeypatch.setattr(st, "download_button", lambda label, data, **rest: saved.append(data()))
     page = open_page("board", columns=["memory", "quality"], only="mqar", at="128", sort="quality")
     shown = page.dataframe[0].value
     csv, parquet = saved
@@ -144,8 +144,8 @@ def test_the_downloads_are_what_is_shown_and_what_the_command_line_prints(
         text=True,
         check=True,
     )
-    assert csv == done.stdout
-    frame = pd.read_csv(io.StringIO(csv), keep_default_na=False, na_values={"memory": [""]})
+    assert csv == done.stdout.encode()
+    frame = pd.read_csv(io.BytesIO(csv), keep_default_na=False, na_values={"memory": [""]})
     pd.testing.assert_frame_equal(frame, pd.read_parquet(io.BytesIO(parquet)), check_dtype=False)
     assert shown["Quality"].tolist() == frame["quality"].round(3).tolist()
     assert len(frame) == sample.num_entries

@@ -113,12 +113,12 @@ def test_the_downloads_hold_what_is_shown(
 
     saved: dict[str, Any] = {}
     monkeypatch.setattr(
-        st, "download_button", lambda label, data, **rest: saved.update({label: data})
+        st, "download_button", lambda label, data, **rest: saved.update({label: data()})
     )
     open_page("runs", run="older")
-    lines = pd.read_csv(io.StringIO(saved["Runs as CSV"]))
+    lines = pd.read_csv(io.BytesIO(saved["Runs as CSV"]))
     assert lines[["run_id", "cells"]].to_numpy().tolist() == [["older", 16]]
-    rows = pd.read_csv(io.BytesIO(saved["Rows as CSV"]()))
+    rows = pd.read_csv(io.BytesIO(saved["Rows as CSV"]))
     assert len(rows) == 16
     assert set(rows["reason"]) == {"task_version"}
 
