@@ -37,11 +37,11 @@ SUITE = Suite(
         ),
     ),
     cost=CostPlan(contexts=(16,), d_model=8, num_heads=2, kinds=("prefill",), seconds=0.005),
-    seeds=(0, 1), timeout_s=60.0,
+    seeds=(0,), timeout_s=60.0,
 )
 '''
 COMMAND = ("run", "--method", "vanilla,recurrence", "--suite", "tiny", "--device", "cpu")
-NUM_CELLS = 2 * (2 + 1)
+NUM_CELLS = 2 * (1 + 1)
 SEED = 2024
 
 
@@ -58,6 +58,8 @@ def fork_run(folder: Path) -> int:
         os.dup2(log, stream)
     # The server is the first process's child, which a fork of it may not wait for.
     forkserver._forkserver.ensure_running = lambda: None
+    # Half of so short a run's time would be the tables after its end, which change no file.
+    terminal.show_results = lambda *_, **__: None
     sys.argv = ["lcbench", *COMMAND]
     code = 1
     try:

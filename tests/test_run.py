@@ -153,7 +153,7 @@ def test_bad_methods_become_rows_and_the_others_are_not_touched(
         write_method(name, body)
     (own_folder / "methods" / "unreadable.py").write_text("def broken(:\n", encoding="utf-8")
     names = ",".join([*BAD_METHODS, "unreadable", "vanilla"])
-    arguments = [*SMOKE, "--task", "mqar", "--timeout", "20", "--memory-limit", "2", "--method"]
+    arguments = [*SMOKE, "--task", "mqar", "--timeout", "10", "--memory-limit", "2", "--method"]
     done = lcbench(*arguments, names, "--results", "out", LCBENCH_PATH=str(own_folder))
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stdout + done.stderr

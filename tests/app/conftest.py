@@ -115,7 +115,7 @@ def open_page(results: Path) -> Callable[..., Any]:
     return open_named
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sample() -> SimpleNamespace:
     """Results that show everything a page can show: configs, tasks, rungs, failures."""
     return SimpleNamespace(write=write_sample, num_entries=len(ENTRIES), error=ERROR)

@@ -34,19 +34,26 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 EXPECTED_404 = ("/_stcore/health", "/_stcore/host-config")
 
 
-@pytest.fixture
-def url(sample: SimpleNamespace, results: Path) -> Iterator[str]:
-    """Where a server shows the sample."""
+@pytest.fixture(scope="module")
+def folder(sample: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the results lie that a server shows."""
+    made = tmp_path_factory.mktemp("shown")
+    sample.write(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    """Where a server shows the sample, to each test in a session of its own."""
     from lcbench.app import launch
 
-    sample.write(results)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     command = [sys.executable, *launch.arguments(port=port, headless=True)]
     with subprocess.Popen(
         command,
-        env={**os.environ, **launch.environment([results])},
+        env={**os.environ, **launch.environment([folder])},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as server:
@@ -71,19 +78,25 @@ def _wait(address: str) -> None:
             return
 
 
-@pytest.fixture
-def tab(url: str) -> Iterator[Any]:
-    """A browser's tab that fails the test on an error or on a request that leaves the machine."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(base_url=url, viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(60_000)
-        wrong: list[str] = []
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda said: _note_error(said, wrong))
-        page.on("request", lambda request: _note_foreign(request.url, url, wrong))
-        yield page
-        browser.close()
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def tab(url: str, browser: Any) -> Iterator[Any]:
+    """A new reader's tab; it fails the test on an error or a request that leaves the machine."""
+    page = browser.new_page(base_url=url, viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(60_000)
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: _note_error(said, wrong))
+    page.on("request", lambda request: _note_foreign(request.url, url, wrong))
+    yield page
+    page.close()
     assert not wrong
 
 
@@ -98,7 +111,7 @@ def _note_foreign(address: str, own: str, wrong: list[str]) -> None:
 
 
 def test_a_reader_browses_filters_shares_and_downloads(
-    tab: Any, url: str, results: Path, tmp_path_factory: pytest.TempPathFactory
+    tab: Any, url: str, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ):
     asked: list[str] = []
     tab.on("request", lambda request: asked.append(request.url))
@@ -122,7 +135,7 @@ def test_a_reader_browses_filters_shares_and_downloads(
     waiting.value.save_as(saved)
     code = "from lcbench.cli import main; main()"
     columns = "quality,quality_low,quality_high,effective_context"
-    command = ["leaderboard", "--results", str(results), "--format", "csv", "--task", "mqar"]
+    command = ["leaderboard", "--results", str(folder), "--format", "csv", "--task", "mqar"]
     printed = subprocess.run(
         [sys.executable, "-c", code, *command, "--columns", columns],
         capture_output=True,
