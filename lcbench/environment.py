@@ -165,7 +165,7 @@ def _git(*arguments: str) -> str | None:
     root = checkout()
     if root is None or not (root / ".git").exists() or shutil.which("git") is None:
         return None
-    done = subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
-    )
+    # Asked for its status git would rewrite its index, and killed meanwhile leave a lock behind.
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None

@@ -114,9 +114,9 @@ def read_changes(ref: str, root: Path) -> Iterator[Change]:
 
 def _git(root: Path, *arguments: str) -> str:
     """What git answers; empty where it refuses."""
-    command = ["git", "-c", "core.fsmonitor=false", "-C", str(root), *arguments]
+    options = ("--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(root))
     try:
-        done = subprocess.run(command, capture_output=True, check=False)
+        done = subprocess.run(["git", *options, *arguments], capture_output=True, check=False)
     except OSError as error:
         raise UsageError(f"git cannot be run: {error.strerror}; install it") from None
     return os.fsdecode(done.stdout) if done.returncode == 0 else ""

@@ -146,8 +146,10 @@ def _edited(root: Path, own: Path) -> list[str]:
     if shutil.which("git") is None or not (root / ".git").exists():
         return []
     options = ("--porcelain", "-z", "--no-renames", "--untracked-files=no")
-    command = ["git", "-C", str(root), "status", *options, "--", "lcbench", "methods", "suites"]
-    done = subprocess.run(command, capture_output=True, check=False)
+    command = ["git", "--no-optional-locks", "-C", str(root), "status", *options, "--"]
+    done = subprocess.run(
+        [*command, "lcbench", "methods", "suites"], capture_output=True, check=False
+    )
     changed = [field[3:] for field in os.fsdecode(done.stdout).split("\0") if field]
     return [path for path in changed if path != own.relative_to(root).as_posix()]
 
