@@ -1,6 +1,7 @@
 """The quick suite tells methods apart: recall within and beyond a window's reach, real code."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lcbench import ranking, store
+from lcbench import paths, ranking, runner, store
 
 WINDOW = 64
 LAYERS = 2
@@ -20,16 +21,22 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    folder = tmp_path_factory.mktemp("quick")
+    folder = tmp_path_factory.mktemp("results")
+    # What was measured here with this very code, such as by `make run`, is not measured again.
+    for file in (paths.local_results() / "quick").glob("*.parquet"):
+        (folder / "quick").mkdir(exist_ok=True)
+        shutil.copy(file, folder / "quick")
     subprocess.run(
         [sys.executable, "-m", "lcbench", "run", "--suite", "quick", "--device", "cpu",
-         "--method", "vanilla,sliding-window", "--task", "mqar,code-defs", "--context", "512",
+         "--method", "vanilla,sliding-window", "--task", "mqar,code-defs",
          "--results", str(folder)],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
         check=True,
         capture_output=True,
     )  # fmt: skip
-    return store.read_rows([folder]).frame
+    frame = store.read_rows([folder]).frame
+    is_ours = (frame["harness_hash"] == runner.harness_hash()) & (frame["context"] == 512)
+    return store.latest(frame[is_ours & (frame["seed"] == 0)])
 
 
 def recall_by_distance(rows: pd.DataFrame, method: str, task: str = "mqar") -> pd.DataFrame:
