@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from lcbench import store
+from lcbench.locks import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,18 +68,45 @@ class Sealed(NamedTuple):
 Seal = Callable[..., Sealed]
 
 
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def honest_rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """A folder that the first of the processes to ask for it fills, and all of them read."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        lock = FileLock(root / f"{name}.lock")
+        lock.acquire(wait=True)
+        try:
+            if not (root / name).exists():
+                begun = tmp_path_factory.mktemp(name)
+                fill(begun)
+                begun.rename(root / name)
+        finally:
+            lock.release()
+        return root / name
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def honest_rows(make_once: MakeOnce) -> list[dict[str, Any]]:
     """Rows of one run of the suite `smoke`: sliding-window and the anchor."""
-    folder = tmp_path_factory.mktemp("honest")
     command = ["run", "--suite", "smoke", "--method", "vanilla,sliding-window", "--device", "cpu"]
-    subprocess.run(
-        [sys.executable, "-m", "lcbench", *command, "--results", str(folder)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=True,
-        timeout=300,
-    )
+
+    def measure(folder: Path) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "lcbench", *command, "--results", str(folder)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            check=True,
+            timeout=300,
+        )
+
+    folder = make_once("honest", measure)
     table = store.read_table([folder]).table
     assert set(table["status"].to_pylist()) == {"ok"}
     return table.to_pylist()
@@ -200,9 +228,13 @@ class Checkout:
 
 
 @pytest.fixture(scope="session")
-def measured_once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def measured_once(make_once: MakeOnce) -> Checkout:
     """A checkout in which a method of one's own, my-window, was measured on smoke."""
-    made = Checkout(tmp_path_factory.mktemp("measured") / "checkout")
+    return Checkout(make_once("measured", _measure_in_checkout) / "checkout")
+
+
+def _measure_in_checkout(folder: Path) -> None:
+    made = Checkout(folder / "checkout")
     # Results come from its own run alone: what this checkout has published is not part of it.
     ignored = shutil.ignore_patterns("__pycache__", "local", "published")
     for folder in ("lcbench", "methods", "suites", "results"):
@@ -215,7 +247,6 @@ def measured_once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     made.add_method("my-window")
     done = made.lcbench("run", "--suite", "smoke", "--device=cpu", "-m", "vanilla,my-window")
     assert done.returncode == 0, done.stderr
-    return made
 
 
 @pytest.fixture
