@@ -27,17 +27,31 @@ def fuses(q: Tensor) -> bool:
 class Columns(NamedTuple):
     """Keys that queries read beside those in their window, wherever they stand."""
 
-    k: Tensor
-    """`[N, G, K]`."""
-    v: Tensor
     positions: range
     """Where each stands, counted from the first of the band's keys; below 0 before it."""
     causal: bool
     """Whether a query sees only those before its window, not those after it."""
+    others: tuple[Tensor, Tensor] | None = None
+    """Keys and values `[N, G, K]`; None where they are the band's own at these positions."""
+
+
+class Given(NamedTuple):
+    """What is read for some of the queries elsewhere, in place of their window."""
+
+    rows: slice
+    y: Tensor
+    """`[N, G, K]`."""
 
 
 def fused_band(
-    q: Tensor, k: Tensor, v: Tensor, *, left: int, right: int, columns: Columns | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    left: int,
+    right: int,
+    columns: Columns | None = None,
+    given: Given | None = None,
 ) -> Tensor:
     """Softmax attention of q `[N, T, K]` over the `left` keys before its own and `right` after it.
 
@@ -48,11 +62,16 @@ def fused_band(
         left: Keys before its own that a query sees.
         right: Keys after its own that a query sees.
         columns: What it sees in the same softmax outside of these.
+        given: Rows of the result that are known; their queries have no part in any gradient.
     """
     steps = _steps(q, k, _block_size(left + right), left, right)
-    band = _Band(steps, k.size(1) - q.size(1), left, right, columns)
-    far = () if columns is None else columns[:2]
-    return _FusedBand.apply(band, q, k, v, *far)  # pyright: ignore[reportReturnType]
+    # Put in by the caller, they would take a copy of the result, and one of its gradient.
+    rows, y = given or (None, None)
+    offset = k.size(1) - q.size(1)
+    far = None if columns is None else _far_mask(q, steps, columns, offset, left, right)
+    band = _Band(steps, offset, left, columns, far, rows)
+    others = columns.others if columns and columns.others else ()
+    return _FusedBand.apply(band, q, k, v, y, *others)  # pyright: ignore[reportReturnType]
 
 
 def fused_rows(q: Tensor, k: Tensor, v: Tensor, *, every: int) -> Tensor:
@@ -74,7 +93,7 @@ def fused_rows(q: Tensor, k: Tensor, v: Tensor, *, every: int) -> Tensor:
         stop = k.size(1) - (q.size(1) - rows.stop) * every
         part = mask[rows.start - rows.stop :, mask.size(1) - stop :]
         steps.append(_Step(rows, slice(0, stop), size, 1, part))
-    return _FusedBand.apply(_Band(steps, 0, 0, 0, None), q, k, v)  # pyright: ignore[reportReturnType]
+    return _FusedBand.apply(_Band(steps), q, k, v, None)  # pyright: ignore[reportReturnType]
 
 
 def _block_size(others: int) -> int:
@@ -99,16 +118,18 @@ class _Step(NamedTuple):
         """`[N, S, K]` cut into the step's overlapping blocks of keys, `[N, n, keys, K]`."""
         return tensor[:, self.keys].unfold(1, self.mask.size(1), self.size).mT
 
-    def add_keys(self, total: Tensor | None, part: Tensor, num_keys: int) -> Tensor:
+    def add_keys(self, total: Tensor | None, part: Tensor, like: Tensor) -> Tensor:
         """Add `[N, n, keys, K]` to the rows of `[N, S, K]` that the blocks of keys read.
 
         Returns:
-            The total, which is the part itself where it comes first and has all the keys.
+            The total, laid out in memory as `like`, whose gradient it becomes: heads that were cut
+            from one projection are then joined again without a copy.
         """
         if total is None:
-            if self.num_blocks == 1 and part.size(2) == num_keys:
-                return part[:, 0]
-            total = part.new_zeros(part.size(0), num_keys, part.size(3))
+            if self.num_blocks == 1 and part.size(2) == like.size(1):
+                first = part[:, 0]
+                return first if like.is_contiguous() else torch.empty_like(like).copy_(first)
+            total = torch.zeros_like(like)
         if self.num_blocks == 1:
             total[:, self.keys].add_(part[:, 0])
             return total
@@ -144,47 +165,103 @@ def _steps(q: Tensor, k: Tensor, size: int, left: int, right: int) -> list[_Step
     return steps
 
 
+class _FarMask(NamedTuple):
+    """What to add to scores of columns; a step takes the part where its rows stand to them.
+
+    A row is of queries some positions after a column, and a column of the so-manieth from that one.
+    """
+
+    added: Tensor
+    rows_from: int
+    """Positions of the first row."""
+    columns_from: int
+    """Which the first column is: before that one, where below 0."""
+
+    def part(self, since: int, num_rows: int, column: int, num_columns: int) -> Tensor:
+        """For queries from `since` positions after a column on, and columns from `column` on."""
+        row, column = since - self.rows_from, column - self.columns_from
+        return self.added[row : row + num_rows, column : column + num_columns]
+
+
+def _far_mask(
+    q: Tensor, steps: Sequence[_Step], columns: Columns, offset: int, left: int, right: int
+) -> _FarMask:
+    positions = columns.positions
+    stands = [divmod(offset + step.rows.start - positions.start, positions.step) for step in steps]
+    before, since = zip(*stands, strict=True)
+    sizes = (step.rows.stop - step.rows.start for step in steps)
+    row = torch.arange(min(since), max(map(sum, zip(since, sizes, strict=True))))
+    stop = len(positions) - min(before)
+    if columns.causal:
+        stop = min(stop, int(row[-1]) // positions.step + 17)
+    column = torch.arange(-max(before), stop)
+    distance = column * positions.step - row[:, None]
+    visible = distance < -left
+    if not columns.causal:
+        visible |= distance > right
+    # Finite, so that the sum of a query that sees none of them is tiny and not undefined.
+    hidden = torch.finfo(q.dtype).min / 4
+    added = q.new_zeros(visible.shape).masked_fill_(visible.logical_not_(), hidden)
+    return _FarMask(added, min(since), -max(before))
+
+
 class _Band(NamedTuple):
     """The steps of a band, and what its queries read outside of it."""
 
     steps: Sequence[_Step]
-    offset: int
+    offset: int = 0
     """Position of the first query among the keys."""
-    left: int
-    right: int
-    columns: Columns | None
+    left: int = 0
+    columns: Columns | None = None
+    far_mask: _FarMask | None = None
+    given: slice | None = None
+
+    @property
+    def inside(self) -> slice | None:
+        """Which of the band's own keys are columns too."""
+        if self.columns is None or self.columns.others:
+            return None
+        positions = self.columns.positions
+        return slice(positions.start, positions.stop, positions.step)
+
+    def grad_of(self, step: _Step, grad: Tensor) -> Tensor:
+        """`[N, T, K]` cut to the step's queries; 0 where what they read came from elsewhere."""
+        part = grad[:, step.rows]
+        if self.given is not None:
+            given = range(grad.size(1))[self.given]
+            first = (given.start - step.rows.start) % given.step
+            part = part.clone()
+            part[:, max(first, given.start - step.rows.start) :: given.step] = 0
+        return part
 
     def far(self, step: _Step) -> tuple[slice, Tensor] | None:
         """Which columns any query of a step may see, and what to add to their scores."""
-        if self.columns is None:
+        if self.columns is None or self.far_mask is None:
             return None
-        first, stop = self.offset + step.rows.start, self.offset + step.rows.stop
-        positions, causal = self.columns.positions, self.columns.causal
-        end = min(positions.stop, stop - 1 - self.left) if causal else positions.stop
+        positions, first = self.columns.positions, self.offset + step.rows.start
+        end = positions.stop
+        if self.columns.causal:
+            end = min(end, self.offset + step.rows.stop - 1 - self.left)
         needed = len(range(positions.start, end, positions.step))
         if not needed:
             return None
         # A whole vector's worth where there is: the mask hides what comes later.
-        positions = positions[: needed + -needed % 16]
-        position = torch.arange(positions.start, positions.stop, positions.step)
-        row = torch.arange(first, stop)[:, None]
-        visible = position < row - self.left
-        if not causal:
-            visible |= position > row + self.right
-        like = self.columns.k
-        # Finite, so that the sum of a query that sees none of them is tiny and not undefined.
-        mask = like.new_zeros(visible.shape).masked_fill_(
-            visible.logical_not_(), torch.finfo(like.dtype).min / 4
-        )
-        return slice(0, len(positions)), mask
+        count = min(len(positions), needed + -needed % 16)
+        before, since = divmod(first - positions.start, positions.step)
+        mask = self.far_mask.part(since, step.rows.stop - step.rows.start, -before, count)
+        return slice(0, count), mask
 
 
 class _FusedBand(torch.autograd.Function):
     """`fused_band`: nothing is kept of a step but its output and the logarithms of its sums."""
 
     @staticmethod
-    def forward(ctx: Any, band: _Band, *tensors: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        q, k, v, *columns = (_dense(part) for part in tensors)
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, band: _Band, q: Tensor, k: Tensor, v: Tensor, y_given: Tensor | None, *others: Any
+    ) -> Tensor:
+        q, k, v, *columns = (_dense(part) for part in (q, k, v, *others))
+        if band.inside is not None:
+            columns = [part[:, band.inside].contiguous() for part in (k, v)]
         out, sums = torch.empty_like(q), list[Tensor]()
         with torch.autocast("cpu", enabled=False):
             for step in band.steps:
@@ -203,7 +280,9 @@ class _FusedBand(torch.autograd.Function):
                     log_sum = torch.logaddexp(log_sum, log_far)
                 step.rows_of(out).copy_(y)
                 sums.append(log_sum)
-        ctx.band = band
+        if y_given is not None:
+            out[:, band.given] = y_given
+        ctx.band, ctx.columns = band, len(columns)
         ctx.save_for_backward(q, k, v, *columns, out, *sums)
         return out
 
@@ -212,32 +291,39 @@ class _FusedBand(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, grad: Tensor
     ) -> tuple[Tensor | None, ...]:
-        inputs = 3 if ctx.band.columns is None else 5
+        band: _Band = ctx.band
+        inputs = 3 + ctx.columns
         q, k, v, *columns = ctx.saved_tensors[:inputs]
         out, *sums = ctx.saved_tensors[inputs:]
         grad, of_q = _dense(grad), torch.empty_like(q)
         of_k, of_v = None, None
         of_columns = [torch.zeros_like(part) for part in columns]
-        for step, log_sum in zip(ctx.band.steps, sums, strict=True):
+        for step, log_sum in zip(band.steps, sums, strict=True):
+            of_rows = band.grad_of(step, grad)
+            of_blocks = of_rows.unflatten(1, (step.num_blocks, -1))
             parts = step.rows_of(q), step.keys_of(k), step.keys_of(v), step.rows_of(out)
-            dq, dk, dv = _backward(
-                step.rows_of(grad), *parts, log_sum, 0.0, False, attn_mask=step.mask
-            )
+            dq, dk, dv = _backward(of_blocks, *parts, log_sum, 0.0, False, attn_mask=step.mask)
             step.rows_of(of_q).copy_(dq)
-            of_k = step.add_keys(of_k, dk, k.size(1))
-            of_v = step.add_keys(of_v, dv, k.size(1))
-            far = ctx.band.far(step)
+            of_k = step.add_keys(of_k, dk, k)
+            of_v = step.add_keys(of_v, dv, v)
+            far = band.far(step)
             if far is not None:
                 seen, mask = far
                 parts = (*_cut(q, columns, step.rows, seen), out[:, step.rows])
-                one_block = (part[:, None] for part in (grad[:, step.rows], *parts))
+                one_block = (part[:, None] for part in (of_rows, *parts))
                 dq, *found = _backward(
                     *one_block, log_sum.flatten(1)[:, None], 0.0, False, attn_mask=mask
                 )
                 of_q[:, step.rows].add_(dq[:, 0])
                 for total, part in zip(of_columns, found, strict=True):
                     total[:, seen].add_(part[:, 0])
-        return None, of_q, of_k, of_v, *of_columns
+        of_given = None if band.given is None else grad[:, band.given]
+        if band.inside is None:
+            return None, of_q, of_k, of_v, of_given, *of_columns
+        for total, part in zip((of_k, of_v), of_columns, strict=True):
+            assert total is not None
+            total[:, band.inside] += part
+        return None, of_q, of_k, of_v, of_given
 
 
 def _cut(q: Tensor, columns: Sequence[Tensor], rows: slice, seen: slice) -> list[Tensor]:

@@ -36,7 +36,7 @@ from lcbench.blockwise import (
     row_blocks,
     softmax_blocks,
 )
-from lcbench.fused_band import Columns, fused_band, fused_rows, fuses
+from lcbench.fused_band import Columns, Given, fused_band, fused_rows, fuses
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
 
 
@@ -55,6 +55,9 @@ class Config(MethodConfig):
         for name in ("window", "global_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+Tensors = tuple[Tensor, ...]
 
 
 class Past(NamedTuple):
@@ -95,12 +98,9 @@ class SparseGlobal(Method):
             column_k, column_v, columns = grow_cache(columns, column_k, column_v)
             row_k, row_v, rows = grow_cache(rows, row_k, row_v)
             past = Past(window.position, window, columns, rows)
-        y = self._read_window(q, k, v, column_k, column_v, position)
-        if row_q.size(2) and y.requires_grad:
-            y = y.slice_scatter(self._read_all(row_q, row_k, row_v), 2, new.start, None, self.every)
-        elif row_q.size(2):
-            y[:, :, new] = self._read_all(row_q, row_k, row_v)
-        return self.heads.merge(y), past
+        given = Given(new, self._read_all(row_q, row_k, row_v)) if row_q.size(2) else None
+        read = self._read_fused if fuses(q) else self._read_blocks
+        return self.heads.merge(read((q, k, v), (column_k, column_v), position, given)), past
 
     def _split_global(self, x: Tensor, new: slice, position: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of the new global tokens `[B, H, G, K]`, and all new keys and values for them."""
@@ -111,13 +111,12 @@ class SparseGlobal(Method):
             q, k = *rotate(q, positions=positions[new]), *rotate(k, positions=positions)
         return q, k, v
 
-    def _read_window(
-        self, q: Tensor, k: Tensor, v: Tensor, column_k: Tensor, column_v: Tensor, position: int
+    def _read_blocks(
+        self, qkv: Tensors, columns: Tensors, position: int, given: Given | None
     ) -> Tensor:
         """Attention of q `[B, H, T, K]`, from `position` on, over its window and the globals."""
-        if fuses(q):
-            return self._read_fused(q, k, v, column_k, column_v, position)
-        causal, num_columns = self.shape.causal, column_k.size(2)
+        q, k, v = qkv
+        causal, num_columns = self.shape.causal, columns[0].size(2)
         left, right = self.window - 1, 0 if causal else self.window - 1
         size = block_size(q.size(0) * q.size(1), left + right + num_columns)
         blocks: list[Block] = []
@@ -135,25 +134,28 @@ class SparseGlobal(Method):
             ]
             return self._mask(in_band, row, key, seen.stop)
 
-        q, k, v, *columns = (part.flatten(0, 1) for part in (q, k, v, column_k, column_v))
-        y = softmax_blocks(q, [(columns[0], columns[1]), (k, v)], blocks, mask)
-        return y.unflatten(0, (-1, self.heads.num_heads))
+        q, *parts = (part.flatten(0, 1) for part in (q, *columns, k, v))
+        y = softmax_blocks(q, [(parts[0], parts[1]), (parts[2], parts[3])], blocks, mask)
+        y = y.unflatten(0, (-1, self.heads.num_heads))
+        if given is None:
+            return y
+        return y.slice_scatter(given.y, 2, given.rows.start, None, self.every)
 
     def _read_fused(
-        self, q: Tensor, k: Tensor, v: Tensor, column_k: Tensor, column_v: Tensor, position: int
+        self, qkv: Tensors, columns: Tensors, position: int, given: Given | None
     ) -> Tensor:
         """The same, where globals within a query's window are read there."""
+        q, k, v = (part.flatten(0, 1) for part in qkv)
         causal = self.shape.causal
         left, right = self.window - 1, 0 if causal else self.window - 1
-        first_key = position + q.size(2) - k.size(2)
-        start = self.every - 1 - first_key
-        positions = range(start, start + column_k.size(2) * self.every, self.every)
-        q_rows, k_rows, v_rows, *columns = (
-            part.flatten(0, 1) for part in (q, k, v, column_k, column_v)
-        )
-        far = Columns(columns[0], columns[1], positions, causal)
-        y = fused_band(q_rows, k_rows, v_rows, left=left, right=right, columns=far)
-        return y.view_as(q)
+        start = self.every - 1 - (position + q.size(1) - k.size(1))
+        positions = range(start, start + columns[0].size(2) * self.every, self.every)
+        # At the start of a sequence the globals lie among the keys, which take their gradients.
+        others = (columns[0].flatten(0, 1), columns[1].flatten(0, 1)) if position else None
+        if given is not None:
+            given = Given(given.rows, given.y.flatten(0, 1))
+        far = Columns(positions, causal, others)
+        return fused_band(q, k, v, left=left, right=right, columns=far, given=given).view_as(qkv[0])
 
     def _mask(self, in_band: Tensor, row: int, key: int, num_columns: int) -> Tensor:
         """What rows from `row` on may add to their scores of the globals, then of keys from `key`.

@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,10 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lcbench import registry
+from lcbench import parts, registry
 from lcbench.attention import banded_attention, full_attention
 from lcbench.chunkwise import linear_recurrence
-from lcbench.measure import Workload, measure_memory, time_alternating
+from lcbench.config import UsageError
+from lcbench.measure import Workload, choose_timer, measure_memory, time_alternating
 from lcbench.method import ModelShape
 
 HEADS, WIDTH = 8, 64
@@ -35,7 +36,10 @@ D_MODEL = HEADS * WIDTH
 WINDOW, NUM_GLOBALS = 256, 64
 SEGMENT = 512
 GROWTH = (8192, 16_384, 32_768, 65_536)
+ROUNDS = 6
 HUGE_PAGES, NUM_THREADS = "THP_MEM_ALLOC_ENABLE", "OMP_NUM_THREADS"
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+"""What has glibc hand out freed memory again, large blocks too, which it else returns each time."""
 
 
 class Setting(NamedTuple):
@@ -101,12 +105,22 @@ def on_tokens(name: str, call: Callable[..., Tensor], setting: Setting, **option
 
 
 def layer(setting: Setting, method: str, **overrides: str) -> Side:
-    """A layer of one of our methods, its projections included."""
+    """A layer of one of our methods, its projections included; as many as it has parts."""
     spec = registry.load_method(method)
-    config = spec.config().override(overrides)
-    module = spec.build(ModelShape(d_model=D_MODEL, num_heads=HEADS), config)
-    module = module.to(setting.device, setting.dtype)
-    return on_tokens(f"{method} layer", lambda x: module(x)[0], setting)
+    resolved = parts.resolve(spec, spec.config().override(overrides))
+    depth = max(1, len(resolved.parts))
+    shapes = (
+        ModelShape(d_model=D_MODEL, num_heads=HEADS, layer=i, num_layers=depth)
+        for i in range(depth)
+    )
+    modules = [resolved.build(shape).to(setting.device, setting.dtype) for shape in shapes]
+
+    def call(x: Tensor) -> Tensor:
+        for module in modules:
+            x = module(x)[0]
+        return x
+
+    return on_tokens(f"{method} layer", call, setting)
 
 
 class Copy(nn.Module):
@@ -486,30 +500,40 @@ def _rival_name(maker: Maker) -> str:
     return getattr(maker, "__name__", None) or maker.func.__name__  # type: ignore[attr-defined]
 
 
-def grow(names: Sequence[str], setting: Setting, seconds: float) -> Iterator[str]:
+def grow(names: Sequence[str], setting: Setting) -> Iterator[str]:
     """Lines with each method's times over the ladder, its exponent, and its forward's memory."""
     for name in names:
         spec = registry.load_method(name)
         if spec.cost.time > 1:
             continue
         for kind in (forward, train):
-            times: list[float] = []
+            works: list[Workload] = []
             share = 0.0
             for tokens in GROWTH:
                 here = setting._replace(tokens=tokens)
                 work = kind(layer(here, name), here)
-                # The fastest: what else runs on the machine only ever adds.
-                repeats = time_alternating(work, None, here.device, seconds=seconds)[0].repeats_ns
-                times.append(min(repeats) / 1e6)
+                works.append(work)
                 if kind is forward:
                     # The output is allocated within the call, the input before it.
                     moved = 2 * tokens * D_MODEL * here.dtype.itemsize
                     peak = measure_memory(work, here.device).peak_bytes or math.nan
                     share = max(share, (peak + moved / 2) / moved)
+            times = _fastest(works, setting.device)
             exponent = np.polyfit(np.log(GROWTH), np.log(times), 1)[0]
             curve = "".join(f"{value:10.1f}" for value in times)
             memory = f", peak {share:.1f}x inputs and outputs" if kind is forward else ""
             yield f"{name:>18} {kind.__name__:>7} ms {curve}   T^{exponent:.2f}{memory}"
+
+
+def _fastest(works: Sequence[Workload], device: torch.device) -> list[float]:
+    """Milliseconds that each takes at its fastest, all of them timed in turn, round after round.
+
+    What else a machine runs only ever adds, for seconds on end: one after the other the sizes would
+    be timed on machines of different speeds.
+    """
+    time_once = choose_timer(device)
+    times = [[time_once(work) for work in works] for _ in range(ROUNDS)]
+    return [min(of_one) / 1e6 for of_one in zip(*times, strict=True)]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -519,6 +543,7 @@ def grow(names: Sequence[str], setting: Setting, seconds: float) -> Iterator[str
 @click.option("--contexts", default=None, help="Such as 4096,16384, in place of each contest's.")
 @click.option("--seconds", default=2.0, help="Of timing for each figure.")
 @click.option("--threads", default=2, help="Threads torch may use.")
+@click.option("--keep-memory", is_flag=True, help="Use freed memory again, as on a GPU.")
 @click.option("--method", "methods", multiple=True, help="For growth: these alone.")
 def main(
     contests: tuple[str, ...],
@@ -527,6 +552,7 @@ def main(
     contexts: str | None,
     seconds: float,
     threads: int,
+    keep_memory: bool,
     methods: tuple[str, ...],
 ) -> None:
     """Print the ratios of the named contests, or of all."""
@@ -534,16 +560,22 @@ def main(
     for name in contests:
         if name not in known:
             raise click.BadParameter(f"{name!r} is none of {', '.join(known)}")
-    _start_again_with(threads)
+    for name in methods:
+        try:
+            registry.source("method", name)
+        except UsageError as error:
+            raise click.BadParameter(str(error)) from None
+    _start_again_with(threads, KEEP_MEMORY if keep_memory else {})
     click.echo(
         f"torch {torch.__version__}, {device}, {dtype}, {threads} threads, "
-        f"{HUGE_PAGES} {os.environ.get(HUGE_PAGES, 'unset')}; ours, theirs: theirs over ours"
+        f"{HUGE_PAGES} {os.environ.get(HUGE_PAGES, 'unset')}"
+        f"{', memory kept' if keep_memory else ''}; ours, theirs: theirs over ours"
     )
     for name in contests or known:
         if name == "growth":
             setting = Setting(0, getattr(torch, dtype), torch.device(device))
             click.echo(f"\ngrowth of layers, D {D_MODEL}, T = {', '.join(map(str, GROWTH))}")
-            for line in grow(methods or registry.method_names(), setting, seconds / 2):
+            for line in grow(methods or registry.method_names(), setting):
                 click.echo(f"  {line}")
             continue
         contest = CONTESTS[name]
@@ -555,13 +587,14 @@ def main(
                 click.echo(f"  {line}")
 
 
-def _start_again_with(threads: int) -> None:
-    """Start again with the allocator's switch and the threads that every cell has.
+def _start_again_with(threads: int, memory: Mapping[str, str]) -> None:
+    """Start again with the allocator's switches, and the threads that every cell has.
 
-    Both are read once. `torch.set_num_threads`, called with whatever number, makes MKL take slower
+    All are read once. `torch.set_num_threads`, called with whatever number, makes MKL take slower
     routines for the small products within a fused kernel.
     """
     wanted = {HUGE_PAGES: os.environ.get(HUGE_PAGES, "1"), NUM_THREADS: str(threads)}
+    wanted.update(memory)
     if any(os.environ.get(name) != value for name, value in wanted.items()):
         os.environ.update(wanted)
         os.execv(sys.executable, [sys.executable, *sys.argv])
