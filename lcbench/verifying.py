@@ -6,6 +6,8 @@ content: nobody who writes a file can name the cells that will be looked at. Not
 
 import json
 import math
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -112,6 +114,7 @@ def verify(path: Path, cells: int, *, salt: str = "", tell: Callable[[str], None
         report.notes.append(
             f"{len(known) - len(planned)} of {len(known)} cells were measured with other code, or"
             " on another corpus, than this tree's: they cannot be measured again here."
+            + _where((row for row in rows if row["cell_id"] not in planned), path)
         )
     kind = str(rows[0]["device_kind"])
     try:
@@ -129,6 +132,17 @@ def verify(path: Path, cells: int, *, salt: str = "", tell: Callable[[str], None
             "Scores differ in bits, though processors of one model with one torch give the same."
         )
     return report
+
+
+def _where(rows: Iterable[Row], path: Path) -> str:
+    """Where rows can be measured again: at the commits of those that no local change touched."""
+    commits = {str(row["commit"])[:10] for row in rows if row["commit"] and not row["dirty"]}
+    again = shlex.join([sys.executable, "-m", "lcbench", "verify", str(path.resolve())])
+    return "".join(
+        f"\nAt {commit}, where they were measured, they can:\n"
+        f"  git worktree add ../lcbench-{commit} {commit} && cd ../lcbench-{commit} && {again}"
+        for commit in sorted(commits)
+    )
 
 
 def _attempt(cell: Cell, published: Sequence[Row], setting: Setting) -> list[Comparison]:

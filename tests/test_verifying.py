@@ -138,6 +138,24 @@ def test_what_agrees(row: dict[str, Any], change: dict[str, Any], verdicts: list
         assert [comparison.verdict for comparison in found] == verdicts
 
 
+def test_rows_of_an_earlier_commit_are_told_with_the_command_that_measures_them_there(
+    submitted: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    was = {"dirty": False, "commit": "0123456789abcdef", "cell_id": "of other code",
+           "method": "vanilla", "config": '{"positions":"rotary"}'}  # fmt: skip
+    rows = [{**row, **was} for row in store.read_table([file_of(submitted)]).table.to_pylist()]
+    monkeypatch.setattr(verifying, "_read", lambda path: rows)
+    report = verifying.verify(file_of(submitted), 4, tell=lambda line: None)
+    assert report.comparisons == []
+    told = report.notes[0].splitlines()
+    assert told[1] == "At 0123456789, where they were measured, they can:"
+    commands = told[2].strip().split(" && ")
+    assert commands[0] == "git worktree add ../lcbench-0123456789 0123456789"
+    assert commands[1] == "cd ../lcbench-0123456789"
+    assert commands[2].endswith(f"-m lcbench verify {file_of(submitted).resolve()}")
+    assert len(told) == 3
+
+
 def test_another_device_is_told_and_nothing_is_compared(
     submitted: Checkout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +173,7 @@ def test_another_device_is_told_and_nothing_is_compared(
     assert report.agrees
     assert report.summary == "Nothing was compared."
     assert "10 of 10 cells were measured with other code" in report.notes[0]
+    assert "where they were measured" not in report.notes[0]  # with changes nobody else has
     assert report.notes[1] == (
         "Nothing was measured: the rows are of cuda, and torch sees no cuda device."
     )
