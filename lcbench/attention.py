@@ -1,8 +1,10 @@
-"""Softmax attention in linear memory: over all keys, over a band, over a cache.
+"""Softmax attention in linear memory: over all keys, a band, a cache; of queries far apart.
 
 Letters: B batch, T new tokens, S keys, H heads, K head width, W window. Wherever there are more
 keys than queries, the queries are the last T of the S positions.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ from lcbench.blockwise import (
     row_blocks,
     softmax_blocks,
 )
-from lcbench.fused_band import fused_band, fuses
+from lcbench.fused_band import fused_band, fused_rows, fuses
 
 
 def full_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = True) -> Tensor:
@@ -50,6 +52,35 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
     """Softmax attention of q `[N, T, K]` where `visible` `[T, S]`, without holding the scores."""
     parts = (part.unsqueeze(1) for part in (q, k, v))
     return F.scaled_dot_product_attention(*parts, attn_mask=visible).squeeze(1)
+
+
+def spaced_attention(q: Tensor, k: Tensor, v: Tensor, *, every: int) -> Tensor:
+    """Softmax attention of queries that stand `every` keys apart: each sees so many keys more.
+
+    Args:
+        q: `[B, H, T, K]`; the last one sees all keys.
+        k: `[B, H, S, K]` with S at least T times `every`.
+        v: `[B, H, S, K]`.
+        every: Keys between a query and the next.
+    """
+    q_rows, k_rows, v_rows = (part.flatten(0, 1) for part in (q, k, v))
+    if fuses(q):
+        return fused_rows(q_rows, k_rows, v_rows, every=every).view_as(q)
+    seen_by_first = k.size(2) - (q.size(2) - 1) * every
+    blocks: list[Block] = []
+    # A block sees the keys of its last row: more rows than these would mostly be masked.
+    for rows in row_blocks(q.size(2), 16):
+        blocks.append(Block(rows, (slice(0, seen_by_first + (rows.stop - 1) * every),)))
+
+    def mask(block: Block) -> Tensor:
+        rows, (keys,) = block
+        count = rows.stop - rows.start
+        added = q.new_zeros(count, keys.stop)
+        for row in range(count):
+            added[row, keys.stop - (count - 1 - row) * every :] = -math.inf
+        return added
+
+    return softmax_blocks(q_rows, [(k_rows, v_rows)], blocks, mask).view_as(q)
 
 
 def banded_attention(

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from lcbench.attention import full_attention
+from lcbench.attention import full_attention, spaced_attention
 from lcbench.blocks import (
     Heads,
     KVCache,
@@ -28,15 +28,8 @@ from lcbench.blocks import (
     rotate,
     split_heads,
 )
-from lcbench.blockwise import (
-    Block,
-    band_blocks,
-    band_mask,
-    block_size,
-    row_blocks,
-    softmax_blocks,
-)
-from lcbench.fused_band import Columns, Given, fused_band, fused_rows, fuses
+from lcbench.blockwise import Block, band_blocks, band_mask, block_size, softmax_blocks
+from lcbench.fused_band import Columns, Given, fused_band, fuses
 from lcbench.method import Cost, Method, MethodConfig, MethodSpec, ModelShape, Paper
 
 
@@ -176,26 +169,8 @@ class SparseGlobal(Method):
         """Attention of the new global tokens' q `[B, H, G, K]` over all tokens up to each."""
         if not self.shape.causal:
             return full_attention(q, k, v, causal=False)
-        if fuses(q):
-            keys = k.size(2) - k.size(2) % self.every
-            parts = (part.flatten(0, 1) for part in (q, k[:, :, :keys], v[:, :, :keys]))
-            return fused_rows(*parts, every=self.every).view_as(q)
-        before = k.size(2) // self.every - q.size(2)
-        blocks: list[Block] = []
-        # A block sees the keys of its last row: more rows than these would mostly be masked.
-        for rows in row_blocks(q.size(2), 16):
-            blocks.append(Block(rows, (slice(0, (before + rows.stop) * self.every),)))
-
-        def mask(block: Block) -> Tensor:
-            rows, (keys,) = block
-            count = rows.stop - rows.start
-            added = q.new_zeros(count, keys.stop)
-            for row in range(count):
-                added[row, keys.stop - (count - 1 - row) * self.every :] = -math.inf
-            return added
-
-        q_rows, k_rows, v_rows = (part.flatten(0, 1) for part in (q, k, v))
-        return softmax_blocks(q_rows, [(k_rows, v_rows)], blocks, mask).view_as(q)
+        keys = k.size(2) - k.size(2) % self.every
+        return spaced_attention(q, k[:, :, :keys], v[:, :, :keys], every=self.every)
 
 
 def _global_every(config: Config) -> int:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from lcbench import attention
-from lcbench.attention import banded_attention, full_attention
+from lcbench.attention import banded_attention, full_attention, spaced_attention
 from lcbench.block_sparse import block_sparse_attention
 from lcbench.distance_bias import biased_attention
-from lcbench.fused_band import fused_band
+from lcbench.fused_band import Columns, Given, fused_band
 
 
 def rows(count: int, *, seed: int = 0, width: int = 8, dtype=torch.float64) -> Tensor:
@@ -47,6 +47,40 @@ def test_full_attention(queries, keys, causal) -> None:
     leaves = inputs(queries, keys)
     expected = dense(*leaves, window=None, causal=causal)
     assert_same(full_attention(*leaves, causal=causal), expected, leaves)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(("queries", "keys", "every"), [(1, 5, 3), (5, 40, 7), (70, 150, 2)])
+def test_spaced_attention(queries, keys, every, fused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "fuses", lambda q: fused)
+    leaves = q, k, v = inputs(queries, keys)
+    seen = keys - torch.arange(queries - 1, -1, -1)[:, None] * every
+    scores = (q @ k.mT / math.sqrt(q.size(-1))).masked_fill(torch.arange(keys) >= seen, -math.inf)
+    expected = torch.softmax(scores, -1) @ v
+    assert_same(spaced_attention(q, k, v, every=every), expected, list(leaves))
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("every", [5, 32, 150])
+def test_fused_band_with_columns_and_rows_that_are_known(every, causal, inside) -> None:
+    left, count = 40, 300
+    q, k, v = inputs(count, count)
+    positions, known = range(every - 1, count, every), slice(every - 1, None, every)
+    y = rows(len(positions), seed=3).requires_grad_()
+    others = tuple(part[:, :, known].flatten(0, 1) for part in (k, v))
+    columns = Columns(positions, causal, None if inside else (others[0], others[1]))
+    actual = fused_band(
+        *(part.flatten(0, 1) for part in (q, k, v)), left=left, right=0 if causal else left,
+        columns=columns, given=Given(known, y.flatten(0, 1)),
+    ).view_as(q)  # fmt: skip
+    behind = torch.arange(count)[:, None] - torch.arange(count)
+    visible = behind.abs() <= left
+    visible[:, known] = True
+    visible &= (behind >= 0) | torch.tensor(not causal)
+    scores = (q @ k.mT / math.sqrt(q.size(-1))).masked_fill(~visible, -math.inf)
+    expected = (torch.softmax(scores, -1) @ v).slice_scatter(y, 2, known.start, None, every)
+    assert_same(actual, expected, [q, k, v, y])
 
 
 @pytest.mark.parametrize("threads", [1, 2])
