@@ -4,7 +4,6 @@ import math
 import os
 import platform
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ import torch
 from lcbench import __version__
 from lcbench.config import UsageError, digest
 from lcbench.paths import checkout
+from lcbench.repository import ask_git
 
 DeviceKind = Literal["cpu", "cuda", "mps"]
 
@@ -165,7 +165,5 @@ def _git(*arguments: str) -> str | None:
     root = checkout()
     if root is None or not (root / ".git").exists() or shutil.which("git") is None:
         return None
-    # Asked for its status git would rewrite its index, and killed meanwhile leave a lock behind.
-    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else None
+    answer = ask_git(root, *arguments)
+    return None if answer is None else answer.strip()

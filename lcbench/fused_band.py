@@ -15,6 +15,9 @@ from torch.autograd.function import once_differentiable
 
 from lcbench.blockwise import band_blocks, band_mask, row_blocks
 
+VECTOR = 16
+"""Columns that are scored at once: fewer take as long."""
+
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -64,14 +67,14 @@ def fused_band(
         columns: What it sees in the same softmax outside of these.
         given: Rows of the result that are known; their queries have no part in any gradient.
     """
-    steps = _steps(q, k, _block_size(left + right), left, right)
+    steps, inside, others = _steps(q, k, _block_size(left + right), left, right), None, ()
+    if columns is not None:
+        steps = _with_columns(q, steps, columns, k.size(1) - q.size(1), left, right)
+        positions, others = columns.positions, columns.others or ()
+        inside = None if others else slice(positions.start, positions.stop, positions.step)
     # Put in by the caller, they would take a copy of the result, and one of its gradient.
     rows, y = given or (None, None)
-    offset = k.size(1) - q.size(1)
-    far = None if columns is None else _far_mask(q, steps, columns, offset, left, right)
-    band = _Band(steps, offset, left, columns, far, rows)
-    others = columns.others if columns and columns.others else ()
-    return _FusedBand.apply(band, q, k, v, y, *others)  # pyright: ignore[reportReturnType]
+    return _FusedBand.apply(_Band(steps, inside, rows), q, k, v, y, *others)  # pyright: ignore[reportReturnType]
 
 
 def fused_rows(q: Tensor, k: Tensor, v: Tensor, *, every: int) -> Tensor:
@@ -109,6 +112,8 @@ class _Step(NamedTuple):
     size: int
     num_blocks: int
     mask: Tensor
+    far_mask: Tensor | None = None
+    """`[rows, columns]`, of as many of the first columns as any of the queries may see."""
 
     def rows_of(self, tensor: Tensor) -> Tensor:
         """`[N, T, K]` cut into the step's blocks of queries, `[N, n, size, K]`."""
@@ -117,6 +122,11 @@ class _Step(NamedTuple):
     def keys_of(self, tensor: Tensor) -> Tensor:
         """`[N, S, K]` cut into the step's overlapping blocks of keys, `[N, n, keys, K]`."""
         return tensor[:, self.keys].unfold(1, self.mask.size(1), self.size).mT
+
+    def far_parts(self, q: Tensor, columns: Sequence[Tensor]) -> list[Tensor]:
+        """The step's queries, and the columns that they read."""
+        assert self.far_mask is not None
+        return [q[:, self.rows], *(part[:, : self.far_mask.size(1)] for part in columns)]
 
     def add_keys(self, total: Tensor | None, part: Tensor, like: Tensor) -> Tensor:
         """Add `[N, n, keys, K]` to the rows of `[N, S, K]` that the blocks of keys read.
@@ -165,35 +175,22 @@ def _steps(q: Tensor, k: Tensor, size: int, left: int, right: int) -> list[_Step
     return steps
 
 
-class _FarMask(NamedTuple):
-    """What to add to scores of columns; a step takes the part where its rows stand to them.
-
-    A row is of queries some positions after a column, and a column of the so-manieth from that one.
-    """
-
-    added: Tensor
-    rows_from: int
-    """Positions of the first row."""
-    columns_from: int
-    """Which the first column is: before that one, where below 0."""
-
-    def part(self, since: int, num_rows: int, column: int, num_columns: int) -> Tensor:
-        """For queries from `since` positions after a column on, and columns from `column` on."""
-        row, column = since - self.rows_from, column - self.columns_from
-        return self.added[row : row + num_rows, column : column + num_columns]
-
-
-def _far_mask(
+def _with_columns(
     q: Tensor, steps: Sequence[_Step], columns: Columns, offset: int, left: int, right: int
-) -> _FarMask:
+) -> list[_Step]:
+    """Tell each step which columns its queries may see: as many of the first as its mask is wide.
+
+    What is added to a score depends on how far apart the two stand. So one mask is made, of rows
+    some positions after a column and of columns before and after that one, and cut for each step.
+    """
     positions = columns.positions
     stands = [divmod(offset + step.rows.start - positions.start, positions.step) for step in steps]
     before, since = zip(*stands, strict=True)
-    sizes = (step.rows.stop - step.rows.start for step in steps)
+    sizes = [step.rows.stop - step.rows.start for step in steps]
     row = torch.arange(min(since), max(map(sum, zip(since, sizes, strict=True))))
     stop = len(positions) - min(before)
     if columns.causal:
-        stop = min(stop, int(row[-1]) // positions.step + 17)
+        stop = min(stop, int(row[-1]) // positions.step + VECTOR + 1)
     column = torch.arange(-max(before), stop)
     distance = column * positions.step - row[:, None]
     visible = distance < -left
@@ -201,55 +198,35 @@ def _far_mask(
         visible |= distance > right
     # Finite, so that the sum of a query that sees none of them is tiny and not undefined.
     hidden = torch.finfo(q.dtype).min / 4
-    added = q.new_zeros(visible.shape).masked_fill_(visible.logical_not_(), hidden)
-    return _FarMask(added, min(since), -max(before))
+    mask = q.new_zeros(visible.shape).masked_fill_(visible.logical_not_(), hidden)
+    told: list[_Step] = []
+    for step, (column_before, row_since), size in zip(steps, stands, sizes, strict=True):
+        last = offset + step.rows.stop - 1 - left if columns.causal else positions.stop
+        needed = len(range(positions.start, min(positions.stop, last), positions.step))
+        # A whole vector's worth where there is: the mask hides what comes later.
+        count = min(len(positions), needed + -needed % VECTOR)
+        first_row, first = row_since - min(since), max(before) - column_before
+        part = mask[first_row : first_row + size, first : first + count]
+        told.append(step._replace(far_mask=part) if needed else step)
+    return told
 
 
 class _Band(NamedTuple):
-    """The steps of a band, and what its queries read outside of it."""
+    """The steps of a band, which of its keys are columns too, and which rows were given."""
 
     steps: Sequence[_Step]
-    offset: int = 0
-    """Position of the first query among the keys."""
-    left: int = 0
-    columns: Columns | None = None
-    far_mask: _FarMask | None = None
+    inside: slice | None = None
     given: slice | None = None
-
-    @property
-    def inside(self) -> slice | None:
-        """Which of the band's own keys are columns too."""
-        if self.columns is None or self.columns.others:
-            return None
-        positions = self.columns.positions
-        return slice(positions.start, positions.stop, positions.step)
 
     def grad_of(self, step: _Step, grad: Tensor) -> Tensor:
         """`[N, T, K]` cut to the step's queries; 0 where what they read came from elsewhere."""
         part = grad[:, step.rows]
         if self.given is not None:
             given = range(grad.size(1))[self.given]
-            first = (given.start - step.rows.start) % given.step
+            first = given.start - step.rows.start
             part = part.clone()
-            part[:, max(first, given.start - step.rows.start) :: given.step] = 0
+            part[:, max(first, first % given.step) :: given.step] = 0
         return part
-
-    def far(self, step: _Step) -> tuple[slice, Tensor] | None:
-        """Which columns any query of a step may see, and what to add to their scores."""
-        if self.columns is None or self.far_mask is None:
-            return None
-        positions, first = self.columns.positions, self.offset + step.rows.start
-        end = positions.stop
-        if self.columns.causal:
-            end = min(end, self.offset + step.rows.stop - 1 - self.left)
-        needed = len(range(positions.start, end, positions.step))
-        if not needed:
-            return None
-        # A whole vector's worth where there is: the mask hides what comes later.
-        count = min(len(positions), needed + -needed % 16)
-        before, since = divmod(first - positions.start, positions.step)
-        mask = self.far_mask.part(since, step.rows.stop - step.rows.start, -before, count)
-        return slice(0, count), mask
 
 
 class _FusedBand(torch.autograd.Function):
@@ -267,11 +244,9 @@ class _FusedBand(torch.autograd.Function):
             for step in band.steps:
                 parts = step.rows_of(q), step.keys_of(k), step.keys_of(v)
                 y, log_sum = _forward(*parts, attn_mask=step.mask)
-                far = band.far(step)
-                if far is not None:
-                    seen, mask = far
-                    one_block = (part[:, None] for part in _cut(q, columns, step.rows, seen))
-                    y_far, log_far = _forward(*one_block, attn_mask=mask)
+                if step.far_mask is not None:
+                    one_block = (part[:, None] for part in step.far_parts(q, columns))
+                    y_far, log_far = _forward(*one_block, attn_mask=step.far_mask)
                     log_far = log_far.view_as(log_sum)
                     share = torch.sigmoid(log_far - log_sum)[..., None]
                     # Not `lerp`, which takes three times as long with a weight for each row.
@@ -306,17 +281,15 @@ class _FusedBand(torch.autograd.Function):
             step.rows_of(of_q).copy_(dq)
             of_k = step.add_keys(of_k, dk, k)
             of_v = step.add_keys(of_v, dv, v)
-            far = band.far(step)
-            if far is not None:
-                seen, mask = far
-                parts = (*_cut(q, columns, step.rows, seen), out[:, step.rows])
+            if step.far_mask is not None:
+                parts = (*step.far_parts(q, columns), out[:, step.rows])
                 one_block = (part[:, None] for part in (of_rows, *parts))
                 dq, *found = _backward(
-                    *one_block, log_sum.flatten(1)[:, None], 0.0, False, attn_mask=mask
+                    *one_block, log_sum.flatten(1)[:, None], 0.0, False, attn_mask=step.far_mask
                 )
                 of_q[:, step.rows].add_(dq[:, 0])
                 for total, part in zip(of_columns, found, strict=True):
-                    total[:, seen].add_(part[:, 0])
+                    total[:, : part.size(2)].add_(part[:, 0])
         of_given = None if band.given is None else grad[:, band.given]
         if band.inside is None:
             return None, of_q, of_k, of_v, of_given, *of_columns
@@ -324,11 +297,6 @@ class _FusedBand(torch.autograd.Function):
             assert total is not None
             total[:, band.inside] += part
         return None, of_q, of_k, of_v, of_given
-
-
-def _cut(q: Tensor, columns: Sequence[Tensor], rows: slice, seen: slice) -> list[Tensor]:
-    """A step's queries, and the columns that they read."""
-    return [q[:, rows], *(part[:, seen] for part in columns)]
 
 
 def _dense(tensor: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ is read as an option, as a pattern or by a shell.
 """
 
 import os
-import subprocess
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from lcbench.config import UsageError
+from lcbench.repository import ask_git
 from lcbench.submission_file import NAME, check_content, check_paths, name_by_rows
 from lcbench.submission_pages import MOST_BYTES
 from lcbench.submission_rules import RULES, Finding, Findings
@@ -114,12 +114,10 @@ def read_changes(ref: str, root: Path) -> Iterator[Change]:
 
 def _git(root: Path, *arguments: str) -> str:
     """What git answers; empty where it refuses."""
-    options = ("--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(root))
     try:
-        done = subprocess.run(["git", *options, *arguments], capture_output=True, check=False)
+        return ask_git(root, *arguments) or ""
     except OSError as error:
         raise UsageError(f"git cannot be run: {error.strerror}; install it") from None
-    return os.fsdecode(done.stdout) if done.returncode == 0 else ""
 
 
 def _mode(path: Path) -> str:

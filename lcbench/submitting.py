@@ -4,11 +4,9 @@ The newest rows of each planned cell count, whatever they say: a failure stays a
 cell measured again is not chosen for its result.
 """
 
-import os
 import re
 import shlex
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ from lcbench import registry, runner, store
 from lcbench.config import UsageError
 from lcbench.paths import checkout, local_results, published_results
 from lcbench.places import Place, write_atomically
+from lcbench.repository import ask_git
 from lcbench.scaffold import MARK, marked_lines
 from lcbench.submission import Finding, check_content, read_tree
 from lcbench.suite import ANCHOR, Cell, MethodCard, Selection, Suite, TaskCard, plan_cells
@@ -146,11 +145,8 @@ def _edited(root: Path, own: Path) -> list[str]:
     if shutil.which("git") is None or not (root / ".git").exists():
         return []
     options = ("--porcelain", "-z", "--no-renames", "--untracked-files=no")
-    command = ["git", "--no-optional-locks", "-C", str(root), "status", *options, "--"]
-    done = subprocess.run(
-        [*command, "lcbench", "methods", "suites"], capture_output=True, check=False
-    )
-    changed = [field[3:] for field in os.fsdecode(done.stdout).split("\0") if field]
+    answer = ask_git(root, "status", *options, "--", "lcbench", "methods", "suites") or ""
+    changed = [field[3:] for field in answer.split("\0") if field]
     return [path for path in changed if path != own.relative_to(root).as_posix()]
 
 

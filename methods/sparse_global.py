@@ -91,7 +91,9 @@ class SparseGlobal(Method):
             column_k, column_v, columns = grow_cache(columns, column_k, column_v)
             row_k, row_v, rows = grow_cache(rows, row_k, row_v)
             past = Past(window.position, window, columns, rows)
-        given = Given(new, self._read_all(row_q, row_k, row_v)) if row_q.size(2) else None
+        given = None
+        if row_q.size(2):
+            given = Given(new, self._read_all(row_q, row_k, row_v).flatten(0, 1))
         read = self._read_fused if fuses(q) else self._read_blocks
         return self.heads.merge(read((q, k, v), (column_k, column_v), position, given)), past
 
@@ -129,10 +131,9 @@ class SparseGlobal(Method):
 
         q, *parts = (part.flatten(0, 1) for part in (q, *columns, k, v))
         y = softmax_blocks(q, [(parts[0], parts[1]), (parts[2], parts[3])], blocks, mask)
-        y = y.unflatten(0, (-1, self.heads.num_heads))
-        if given is None:
-            return y
-        return y.slice_scatter(given.y, 2, given.rows.start, None, self.every)
+        if given is not None:
+            y = y.slice_scatter(given.y, 1, given.rows.start, None, self.every)
+        return y.unflatten(0, (-1, self.heads.num_heads))
 
     def _read_fused(
         self, qkv: Tensors, columns: Tensors, position: int, given: Given | None
@@ -145,8 +146,6 @@ class SparseGlobal(Method):
         positions = range(start, start + columns[0].size(2) * self.every, self.every)
         # At the start of a sequence the globals lie among the keys, which take their gradients.
         others = (columns[0].flatten(0, 1), columns[1].flatten(0, 1)) if position else None
-        if given is not None:
-            given = Given(given.rows, given.y.flatten(0, 1))
         far = Columns(positions, causal, others)
         return fused_band(q, k, v, left=left, right=right, columns=far, given=given).view_as(qkv[0])
 

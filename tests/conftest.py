@@ -233,8 +233,8 @@ def measured_once(make_once: MakeOnce) -> Checkout:
     return Checkout(make_once("measured", _measure_in_checkout) / "checkout")
 
 
-def _measure_in_checkout(folder: Path) -> None:
-    made = Checkout(folder / "checkout")
+def _measure_in_checkout(base: Path) -> None:
+    made = Checkout(base / "checkout")
     # Results come from its own run alone: what this checkout has published is not part of it.
     ignored = shutil.ignore_patterns("__pycache__", "local", "published")
     for folder in ("lcbench", "methods", "suites", "results"):

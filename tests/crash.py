@@ -37,11 +37,11 @@ SUITE = Suite(
         ),
     ),
     cost=CostPlan(contexts=(16,), d_model=8, num_heads=2, kinds=("prefill",), seconds=0.005),
-    seeds=(0,), timeout_s=60.0,
+    seeds=(0, 1), timeout_s=60.0,
 )
 '''
 COMMAND = ("run", "--method", "vanilla,recurrence", "--suite", "tiny", "--device", "cpu")
-NUM_CELLS = 2 * (1 + 1)
+NUM_CELLS = 2 * (2 + 1)
 SEED = 2024
 
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Lowest first. A module may import what stands in a lower line, and nothing beside it.
 LAYERS = (
-    {"config", "paths", "locks", "descent", "confinement", "reproduce", "__init__"},
+    {"config", "paths", "locks", "descent", "confinement", "reproduce", "repository", "__init__"},
     {"method", "task", "methods", "suites", "app", "places", "confined", "failures"},
     {"blocks", "blockwise", "sampling", "suite", "corpus", "floors", "statistics", "starter"}
     | {"examples", "curve"},
@@ -58,6 +58,7 @@ NO_TORCH = {
     "cli_contribute", "reproduce", "examples", "cards", "compare_text", "runs", "disturbance",
     "buckets", "submission", "submission_report", "submission_checks", "scaffold", "difference",
     "code_words", "failures", "learning", "submitting", "verifying", "pull_request", "reviewing",
+    "repository",
 }  # fmt: skip
 PLUGINS = {
     "methods": {"method", "blocks", "blockwise", "attention", "block_sparse", "distance_bias"}
