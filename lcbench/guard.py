@@ -100,7 +100,7 @@ class Witness:
         self._workload, self._guard = workload, guard
         self._random: list[Tensor] = []
         self._x, self._copy = torch.empty(0), None
-        self._insists = self._compared = self._is_over = False
+        self._insists = self._is_over = False
         self._earlier: list[tuple[Tensor | None, Tensor | None]] = []
         """Outputs of the call compared last, and copies of them, until the next call is over."""
 
@@ -116,7 +116,8 @@ class Witness:
 
     def insist(self) -> bool:
         """See `measure.Watch.insist`."""
-        self._is_over, self._insists = True, not self._compared
+        # Whatever was drawn: what is kept from earlier calls is there by the last one.
+        self._insists, self._is_over = not self._is_over, True
         return self._insists or bool(self._earlier)
 
     def end(self, outputs: Outputs, sums: list[Tensor]) -> None:
@@ -141,7 +142,6 @@ class Witness:
             self._earlier = list(zip(kept, _parts(outputs), strict=True))
 
     def _compare(self, kept: list[Tensor | None]) -> None:
-        self._compared = True
         self._guard.check_threads()
         again = self._call_again()
         if self._guard.own_threads():
